@@ -1,0 +1,1 @@
+"""Money without music: the ledger's front door."""

@@ -1,0 +1,1 @@
+"""Music without money: the torch engine's front door."""

@@ -1,0 +1,137 @@
+"""The only reader of the environment: a frozen Settings that lists every problem at once."""
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+SECRET_MIN_CHARACTERS = 32
+DEFAULT_CATALOG = Path(__file__).resolve().parent.parent / "deploy" / "catalog.toml"
+
+
+class SettingsError(Exception):
+    """The environment cannot be used; the message lists each problem on its own line."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator decided. Secrets are excluded from `repr`."""
+
+    home: Path
+    """State folder: embedded database, generated secret, first keys, audio."""
+    database_url: str | None
+    """None: the embedded Postgres of `home`."""
+    bind_host: str
+    bind_port: int
+    public_url: str | None
+    """Origin put in front of signed URLs; None: the origin that the request came to."""
+    storage_url: str
+    catalog: Path
+    secret_key: str
+    """Pepper of API keys and key of URL signatures; at least 32 characters."""
+    metrics_token: str | None
+    engine_device: str
+
+    def __repr__(self) -> str:
+        return f"Settings(home={self.home!s}, bind={self.bind_host}:{self.bind_port})"
+
+    @property
+    def base_url(self) -> str:
+        """Origin for people on this machine."""
+        host = "127.0.0.1" if self.bind_host in {"0.0.0.0", "::"} else self.bind_host  # noqa: S104
+        return f"http://[{host}]:{self.bind_port}" if ":" in host else f"http://{host}:{self.bind_port}"
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read `ANTIPHON_*`; raises SettingsError naming every variable that cannot be used."""
+    problems: list[str] = []
+    home = Path(environ.get("ANTIPHON_HOME") or ".antiphon").absolute()
+    host, port = _bind(environ.get("ANTIPHON_BIND") or "127.0.0.1:8000", problems)
+    settings = Settings(
+        home=home,
+        database_url=_database_url(environ.get("ANTIPHON_DATABASE_URL") or None, problems),
+        bind_host=host,
+        bind_port=port,
+        public_url=_public_url(environ.get("ANTIPHON_PUBLIC_URL") or None, problems),
+        storage_url=_storage_url(environ.get("ANTIPHON_STORAGE_URL") or (home / "audio").as_uri(), problems),
+        catalog=_catalog(environ.get("ANTIPHON_CATALOG"), problems),
+        secret_key=_secret_key(environ.get("ANTIPHON_SECRET_KEY") or None, home, problems),
+        metrics_token=environ.get("ANTIPHON_METRICS_TOKEN") or None,
+        engine_device=environ.get("ANTIPHON_ENGINE_DEVICE") or environ.get("ACESTEP_DEVICE") or "auto",
+    )
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _bind(value: str, problems: list[str]) -> tuple[str, int]:
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+)):(\d{1,5})", value)
+    if match is None or int(match[3]) > 65535:
+        problems.append(f"ANTIPHON_BIND={value!r}: write host:port, for example 127.0.0.1:8000")
+        return "127.0.0.1", 8000
+    host = match[1] or match[2]
+    if match[1]:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            problems.append(f"ANTIPHON_BIND={value!r}: {host!r} is not an IPv6 address")
+    return host, int(match[3])
+
+
+def _database_url(value: str | None, problems: list[str]) -> str | None:
+    if value is not None and urlsplit(value).scheme not in {"postgres", "postgresql"}:
+        problems.append("ANTIPHON_DATABASE_URL: write postgresql://user:password@host:port/database")
+    return value
+
+
+def _public_url(value: str | None, problems: list[str]) -> str | None:
+    if value is None:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path not in {"", "/"} or parts.query:
+        problems.append(f"ANTIPHON_PUBLIC_URL={value!r}: write an origin, for example https://music.example")
+    return value.rstrip("/")
+
+
+def _storage_url(value: str, problems: list[str]) -> str:
+    if urlsplit(value).scheme not in {"file", "s3"}:
+        problems.append(f"ANTIPHON_STORAGE_URL={value!r}: write file:///folder or s3://bucket/prefix")
+    return value
+
+
+def _catalog(value: str | None, problems: list[str]) -> Path:
+    path = Path(value).absolute() if value else DEFAULT_CATALOG
+    if not path.is_file():
+        problems.append(f"ANTIPHON_CATALOG={value!r}: there is no such file")
+    return path
+
+
+def _secret_key(value: str | None, home: Path, problems: list[str]) -> str:
+    """The operator's secret, else the one in the home, made on the first run.
+
+    Created with O_EXCL semantics so that processes starting together agree on one.
+    """
+    if value is not None:
+        if len(value) < SECRET_MIN_CHARACTERS:
+            problems.append(f"ANTIPHON_SECRET_KEY: at least {SECRET_MIN_CHARACTERS} characters")
+        return value
+    path = home / "secret_key"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            fresh = path.with_suffix(f".{secrets.token_hex(8)}")
+            fresh.touch(mode=0o600)
+            fresh.write_text(secrets.token_urlsafe(48))
+            try:
+                path.hardlink_to(fresh)
+            except FileExistsError:
+                pass  # another process was first; its secret counts
+            finally:
+                fresh.unlink()
+        return path.read_text().strip()
+    except OSError as error:
+        problems.append(f"ANTIPHON_HOME={home!s}: cannot keep the secret there ({error.strerror})")
+        return ""
