@@ -91,7 +91,12 @@ def _public_url(value: str | None, problems: list[str]) -> str | None:
     if value is None:
         return None
     parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path not in {"", "/"} or parts.query:
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.netloc
+        or parts.path not in {"", "/"}
+        or parts.query
+    ):
         problems.append(f"ANTIPHON_PUBLIC_URL={value!r}: write an origin, for example https://music.example")
     return value.rstrip("/")
 

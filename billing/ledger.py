@@ -1,0 +1,260 @@
+"""Holds, settlements, releases and grants: double entry, in batches, in the caller's transaction.
+
+Nothing here commits. The caller opens one transaction, locks, decides, writes and commits, so that
+a job and its money are never seen apart. Rows are locked in the order hold, account, budget, each
+by id: two callers may wait for each other, but never in a circle.
+"""
+
+import uuid
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+import msgspec
+
+from billing import money
+from billing.accounts import Account, lock_accounts, write_accounts
+from billing.budgets import Budget, lock_budgets, write_budgets
+from billing.connection import Connection
+from billing.errors import LedgerConflict
+from billing.models import PROMO_EXPENSE, REVENUE
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """Money kept for one job: the most that it can cost."""
+
+    reference: uuid.UUID
+    account_id: uuid.UUID
+    price_version_id: uuid.UUID
+    amount_nano: int
+    deadline_at: datetime
+    budget_ids: tuple[uuid.UUID, ...] = ()
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """What was delivered for a job: frames of the stored file, nobody's word."""
+
+    reference: uuid.UUID
+    frames: int
+    sample_rate: int
+
+
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
+    """What a delivery cost; `cost_nano` never exceeds the hold."""
+
+    reference: uuid.UUID
+    account_id: uuid.UUID
+    price_version_id: uuid.UUID
+    frames: int
+    sample_rate: int
+    billed_ms: int
+    cost_nano: int
+
+
+class Posting(msgspec.Struct, frozen=True, kw_only=True):
+    """One transfer and its legs (account, amount in nano); the amounts sum to zero."""
+
+    kind: str
+    legs: tuple[tuple[uuid.UUID, int], ...]
+    reference: uuid.UUID | None = None
+    external_ref: str | None = None
+    reason: str | None = None
+    id: uuid.UUID = msgspec.field(default_factory=uuid.uuid4)
+
+
+class _OpenHold(msgspec.Struct, frozen=True):
+    reference: uuid.UUID
+    account_id: uuid.UUID
+    amount_nano: int
+    budget_ids: list[uuid.UUID]
+    price_version_id: uuid.UUID
+    nano_per_second: int
+    discount_ppm: int
+
+
+async def write_holds(
+    conn: Connection, holds: Sequence[Hold], *, accounts: Collection[Account], budgets: Collection[Budget]
+) -> None:
+    """Insert the holds and write back the accounts and budgets on which they were reserved.
+
+    `accounts` and `budgets` were locked in this transaction and already carry the reservations.
+    """
+    await conn.execute(
+        """
+        INSERT INTO hold (reference, account_id, price_version_id, amount_nano, deadline_at, budget_ids)
+        SELECT r, a, p, n, d, coalesce(string_to_array(nullif(b, ''), ',')::uuid[], '{}')
+          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::timestamptz[], $6::text[])
+               AS t (r, a, p, n, d, b)
+        """,
+        [h.reference for h in holds],
+        [h.account_id for h in holds],
+        [h.price_version_id for h in holds],
+        [h.amount_nano for h in holds],
+        [h.deadline_at for h in holds],
+        [",".join(map(str, h.budget_ids)) for h in holds],
+    )
+    await write_accounts(conn, accounts)
+    await write_budgets(conn, budgets)
+
+
+async def settle(conn: Connection, deliveries: Sequence[Delivery]) -> dict[uuid.UUID, Charge]:
+    """Charge each delivery min(price x delivered, hold), once. Raises LedgerConflict if one is not open."""
+    if not deliveries:
+        return {}
+    holds = await _lock_open_holds(conn, [d.reference for d in deliveries])
+    accounts = await lock_accounts(conn, {REVENUE, *(h.account_id for h in holds.values())})
+    budgets = await _budgets_of(conn, holds.values())
+    charges = [_charge(holds[d.reference], d) for d in deliveries]
+    for charge in charges:
+        _unhold(holds[charge.reference], accounts, budgets, spent_nano=charge.cost_nano)
+    postings = [
+        Posting(
+            kind="settle",
+            reference=charge.reference,
+            legs=((charge.account_id, -charge.cost_nano), (REVENUE, charge.cost_nano)),
+        )
+        for charge in charges
+    ]
+    await _close_holds(conn, list(holds), state="settled")
+    await _insert_usage(conn, charges)
+    await _post(conn, postings, accounts)
+    await write_budgets(conn, budgets.values())
+    return {charge.reference: charge for charge in charges}
+
+
+async def release(conn: Connection, references: Sequence[uuid.UUID]) -> None:
+    """Give the held money back, uncharged. Raises LedgerConflict if a hold is not open."""
+    if not references:
+        return
+    holds = await _lock_open_holds(conn, references)
+    accounts = await lock_accounts(conn, {h.account_id for h in holds.values()})
+    budgets = await _budgets_of(conn, holds.values())
+    for hold in holds.values():
+        _unhold(hold, accounts, budgets, spent_nano=0)
+    await _close_holds(conn, list(holds), state="released")
+    await write_accounts(conn, accounts.values())
+    await write_budgets(conn, budgets.values())
+
+
+async def grant(
+    conn: Connection, *, account_id: uuid.UUID, amount_nano: int, reason: str, external_ref: str | None = None
+) -> Account:
+    """Give credit that nobody paid for; returns the account after it. The amount is positive."""
+    if amount_nano <= 0:
+        raise LedgerConflict("a grant is a positive amount")
+    accounts = await lock_accounts(conn, {account_id, PROMO_EXPENSE})
+    posting = Posting(
+        kind="grant",
+        external_ref=external_ref,
+        reason=reason,
+        legs=((account_id, amount_nano), (PROMO_EXPENSE, -amount_nano)),
+    )
+    await _post(conn, [posting], accounts)
+    return accounts[account_id]
+
+
+async def _lock_open_holds(conn: Connection, references: Sequence[uuid.UUID]) -> dict[uuid.UUID, _OpenHold]:
+    rows = await conn.fetch(
+        """
+        SELECT h.reference, h.account_id, h.amount_nano, h.budget_ids,
+               h.price_version_id, p.nano_per_second, p.discount_ppm
+          FROM hold h JOIN price_version p ON p.id = h.price_version_id
+         WHERE h.reference = ANY($1) AND h.state = 'open'
+         ORDER BY h.reference FOR UPDATE OF h
+        """,
+        references,
+    )
+    holds = {row[0]: _OpenHold(*row) for row in rows}
+    if len(holds) != len(references):
+        raise LedgerConflict("a hold is closed already, unknown, or named twice")
+    return holds
+
+
+async def _budgets_of(conn: Connection, holds: Collection[_OpenHold]) -> dict[uuid.UUID, Budget]:
+    ids = {budget_id for hold in holds for budget_id in hold.budget_ids}
+    return {budget.id: budget for budget in await lock_budgets(conn, ids=ids)} if ids else {}
+
+
+def _charge(hold: _OpenHold, delivery: Delivery) -> Charge:
+    billed_ms = money.billed_ms(frames=delivery.frames, sample_rate=delivery.sample_rate)
+    cost = money.cost_nano(
+        duration_ms=billed_ms, nano_per_second=hold.nano_per_second, discount_ppm=hold.discount_ppm
+    )
+    return Charge(
+        reference=hold.reference,
+        account_id=hold.account_id,
+        price_version_id=hold.price_version_id,
+        frames=delivery.frames,
+        sample_rate=delivery.sample_rate,
+        billed_ms=billed_ms,
+        cost_nano=min(cost, hold.amount_nano),
+    )
+
+
+def _unhold(
+    hold: _OpenHold,
+    accounts: dict[uuid.UUID, Account],
+    budgets: dict[uuid.UUID, Budget],
+    *,
+    spent_nano: int,
+) -> None:
+    accounts[hold.account_id].held_nano -= hold.amount_nano
+    for budget_id in hold.budget_ids:
+        budgets[budget_id].held_nano -= hold.amount_nano
+        budgets[budget_id].spent_nano += spent_nano
+
+
+async def _close_holds(conn: Connection, references: Sequence[uuid.UUID], *, state: str) -> None:
+    await conn.execute(
+        "UPDATE hold SET state = $2, closed_at = now() WHERE reference = ANY($1)", references, state
+    )
+
+
+async def _insert_usage(conn: Connection, charges: Sequence[Charge]) -> None:
+    await conn.execute(
+        """
+        INSERT INTO usage_record
+               (reference, account_id, price_version_id, frames, sample_rate, billed_ms, cost_nano)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::int[], $6::bigint[],
+                             $7::bigint[])
+        """,
+        [c.reference for c in charges],
+        [c.account_id for c in charges],
+        [c.price_version_id for c in charges],
+        [c.frames for c in charges],
+        [c.sample_rate for c in charges],
+        [c.billed_ms for c in charges],
+        [c.cost_nano for c in charges],
+    )
+
+
+async def _post(conn: Connection, postings: Sequence[Posting], accounts: dict[uuid.UUID, Account]) -> None:
+    """Append transfers and entries and move the locked balances; one statement each."""
+    legs: list[tuple[uuid.UUID, uuid.UUID, int, int]] = []
+    for posting in postings:
+        if sum(amount for _, amount in posting.legs) != 0:
+            raise LedgerConflict(f"{posting.kind} does not sum to zero")
+        for account_id, amount in posting.legs:
+            account = accounts[account_id]
+            account.posted_nano += amount
+            legs.append((posting.id, account_id, amount, account.posted_nano))
+    await conn.execute(
+        """
+        INSERT INTO transfer (id, kind, reference, external_ref, reason)
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[])
+        """,
+        [p.id for p in postings],
+        [p.kind for p in postings],
+        [p.reference for p in postings],
+        [p.external_ref for p in postings],
+        [p.reason for p in postings],
+    )
+    await conn.execute(
+        """
+        INSERT INTO entry (transfer_id, account_id, amount_nano, balance_after_nano)
+        SELECT t, a, n, b
+          FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS u (t, a, n, b, i)
+         ORDER BY i
+        """,
+        *map(list, zip(*legs, strict=True)),
+    )
+    await write_accounts(conn, accounts.values())

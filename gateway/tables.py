@@ -1,0 +1,207 @@
+"""The gateway's tables. States that must agree with another column are held together by a CHECK."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
+
+import billing
+
+metadata: MetaData = billing.metadata
+"""One schema, one metadata: the ledger's tables are in it already."""
+
+_NOW = text("now()")
+
+
+def _created_at() -> Column[object]:
+    return Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW)
+
+
+def _moment(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=True)
+
+
+organization = Table(
+    "organization",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="also the id of its account"),
+    Column("name", Text, nullable=False),
+    _created_at(),
+)
+
+project = Table(
+    "project",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("organization_id", ForeignKey("organization.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    _created_at(),
+    UniqueConstraint("organization_id", "name"),
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("organization_id", ForeignKey("organization.id"), nullable=False, index=True),
+    Column("project_id", ForeignKey("project.id"), nullable=True, comment="null: the whole organization"),
+    Column("name", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("prefix", Text, nullable=False, comment="the first characters, for people"),
+    Column("digest", BYTEA, nullable=False, unique=True, comment="HMAC-SHA256 with the pepper"),
+    Column("pepper_id", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=True, comment="null: all"),
+    Column("models", ARRAY(Text), nullable=True, comment="null: all"),
+    Column("cidrs", ARRAY(Text), nullable=True, comment="null: from anywhere"),
+    Column("requests_per_minute", Integer, nullable=True),
+    Column("max_open_jobs", Integer, nullable=True),
+    Column("has_budget", Boolean, nullable=False, server_default="false"),
+    _moment("expires_at"),
+    _moment("revoked_at"),
+    _created_at(),
+    CheckConstraint("mode IN ('live', 'test')", name="mode"),
+    CheckConstraint("requests_per_minute > 0 AND max_open_jobs > 0", name="limits"),
+)
+
+key_meter = Table(
+    "key_meter",
+    metadata,
+    Column("key_id", ForeignKey("api_key.id"), primary_key=True),
+    Column("minute_start", DateTime(timezone=True), nullable=False),
+    Column("minute_count", Integer, nullable=False, server_default="0"),
+    Column("open_jobs", Integer, nullable=False, server_default="0"),
+    CheckConstraint("minute_count >= 0 AND open_jobs >= 0", name="not_negative"),
+    comment="only keys with limits have a row; it is locked with the account",
+)
+
+config_revision = Table(
+    "config_revision",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("id = 1", name="one_row"),
+    comment="bumped with every change of keys and prices; processes watch it",
+)
+
+job = Table(
+    "job",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7: ordered by creation"),
+    Column("organization_id", ForeignKey("organization.id"), nullable=False),
+    Column("project_id", Uuid, nullable=True),
+    Column("key_id", ForeignKey("api_key.id"), nullable=False),
+    Column("test", Boolean, nullable=False),
+    Column("model", Text, nullable=False, comment="as the client named it, canonical spelling"),
+    Column("task", Text, nullable=False),
+    Column("request", JSONB, nullable=False),
+    Column("metadata", JSONB, nullable=True),
+    Column("idempotency_key", Text, nullable=True),
+    Column("request_hash", BYTEA, nullable=False),
+    Column("status", Text, nullable=False, server_default="queued"),
+    Column("queue", Text, nullable=False, comment="which workers can serve it"),
+    Column("turn", BigInteger, nullable=False, comment="fair order: milliseconds of audio, see jobs/queue"),
+    Column("length_ms", BigInteger, nullable=False, comment="the longest that it may become"),
+    Column("run_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("deadline_at", DateTime(timezone=True), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("fence", BigInteger, nullable=False, server_default="0", comment="grows with every claim"),
+    Column("worker_id", Uuid, nullable=True),
+    _moment("lease_until"),
+    Column("progress", Double, nullable=False, server_default="0"),
+    _moment("cancel_requested_at"),
+    _moment("started_at"),
+    _moment("completed_at"),
+    _moment("expires_at"),
+    Column("price_version_id", ForeignKey("price_version.id"), nullable=False),
+    Column("nano_per_second", BigInteger, nullable=False),
+    Column("held_nano", BigInteger, nullable=False),
+    Column("charged_nano", BigInteger, nullable=True),
+    Column("billed_ms", BigInteger, nullable=True),
+    Column("backend", Text, nullable=True),
+    Column("result", JSONB, nullable=True),
+    Column("error", JSONB, nullable=True),
+    Column("warnings", JSONB, nullable=False, server_default="[]"),
+    _created_at(),
+    CheckConstraint("status IN ('queued', 'processing', 'completed', 'failed', 'canceled')", name="status"),
+    CheckConstraint("(status = 'processing') = (lease_until IS NOT NULL)", name="lease"),
+    CheckConstraint("(status = 'processing') = (worker_id IS NOT NULL)", name="worker"),
+    CheckConstraint("(status IN ('queued', 'processing')) = (completed_at IS NULL)", name="final"),
+    CheckConstraint("(status = 'completed') = (result IS NOT NULL)", name="result"),
+    CheckConstraint("(status IN ('failed', 'canceled')) = (error IS NOT NULL)", name="error"),
+    CheckConstraint("(status = 'completed') = (billed_ms IS NOT NULL)", name="billed"),
+    CheckConstraint("(charged_nano IS NOT NULL) = (status = 'completed' AND NOT test)", name="charged"),
+    CheckConstraint("charged_nano <= held_nano AND (NOT test OR held_nano = 0)", name="within_hold"),
+    CheckConstraint("progress BETWEEN 0 AND 1 AND attempts >= 0", name="bounds"),
+    Index("ix_job_queue", "queue", "turn", "id", postgresql_where=text("status = 'queued'")),
+    Index(
+        "ix_job_turn",
+        "organization_id",
+        "queue",
+        text("(turn + length_ms) DESC"),
+        postgresql_where=text("status = 'queued'"),
+    ),
+    Index("ix_job_lease", "lease_until", postgresql_where=text("status = 'processing'")),
+    Index("ix_job_deadline", "deadline_at", postgresql_where=text("status IN ('queued', 'processing')")),
+    Index("ix_job_organization_id_id", "organization_id", "id"),
+    Index("ix_job_organization_id_status_id", "organization_id", "status", "id"),
+    Index(
+        "uq_job_idempotency_key",
+        "organization_id",
+        "project_id",
+        "test",
+        "idempotency_key",
+        unique=True,
+        postgresql_nulls_not_distinct=True,
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("job_id", ForeignKey("job.id"), nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("backend", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="intent"),
+    Column("worker_id", Uuid, nullable=False),
+    Column("remote_task", JSONB, nullable=True, comment="what a crash needs to resume, not to pay twice"),
+    Column("provider_ref", Text, nullable=True),
+    Column("provider_cost_nano", BigInteger, nullable=True),
+    Column("error_code", Text, nullable=True),
+    Column("error_message", Text, nullable=True),
+    _created_at(),
+    _moment("sent_at"),
+    _moment("finished_at"),
+    PrimaryKeyConstraint("job_id", "n"),
+    UniqueConstraint("backend", "provider_ref"),
+    CheckConstraint("state IN ('intent', 'sent', 'accepted', 'ambiguous', 'done', 'failed')", name="state"),
+    CheckConstraint("(state IN ('done', 'failed')) = (finished_at IS NOT NULL)", name="finished"),
+    CheckConstraint("(state = 'failed') = (error_code IS NOT NULL)", name="error"),
+)
+
+job_tally = Table(
+    "job_tally",
+    metadata,
+    Column("model", Text, nullable=False),
+    Column("backend", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("jobs", BigInteger, nullable=False),
+    Column("audio_ms", BigInteger, nullable=False),
+    PrimaryKeyConstraint("model", "backend", "outcome"),
+    comment="counters for Prometheus, moved in the same commit as the jobs that they count",
+)
