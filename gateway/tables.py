@@ -162,9 +162,9 @@ job = Table(
     Index(
         "uq_job_idempotency_key",
         "organization_id",
+        "idempotency_key",
         "project_id",
         "test",
-        "idempotency_key",
         unique=True,
         postgresql_nulls_not_distinct=True,
         postgresql_where=text("idempotency_key IS NOT NULL"),

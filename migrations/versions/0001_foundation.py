@@ -294,7 +294,7 @@ def _create_job_indexes() -> None:
     op.create_index("ix_job_organization_id_status_id", "job", ["organization_id", "status", "id"], unique=False)
     op.create_index("ix_job_queue", "job", ["queue", "turn", "id"], unique=False, postgresql_where=sa.text("status = 'queued'"))
     op.create_index("ix_job_turn", "job", ["organization_id", "queue", sa.literal_column("(turn + length_ms) DESC")], unique=False, postgresql_where=sa.text("status = 'queued'"))
-    op.create_index("uq_job_idempotency_key", "job", ["organization_id", "project_id", "test", "idempotency_key"], unique=True, postgresql_nulls_not_distinct=True, postgresql_where=sa.text("idempotency_key IS NOT NULL"))
+    op.create_index("uq_job_idempotency_key", "job", ["organization_id", "idempotency_key", "project_id", "test"], unique=True, postgresql_nulls_not_distinct=True, postgresql_where=sa.text("idempotency_key IS NOT NULL"))
 
 
 def _create_key_meter() -> None:

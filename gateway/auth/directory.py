@@ -1,0 +1,167 @@
+"""Organizations, projects and keys: issued, found, revoked."""
+
+import ipaddress
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import asyncpg
+import msgspec
+
+import billing
+from gateway.auth.keys import SHOWN_CHARACTERS, Pepper, derive_pepper, digest, generate_key, is_well_formed
+from gateway.auth.principal import Principal, Scope
+from gateway.config_watch import ConfigWatch, RevisionCache, bump_revision
+from gateway.errors import InvalidApiKey, InvalidRequest, MissingApiKey, NotFound
+from gateway.ids import new_id
+
+
+class KeyLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new key may do; None is unlimited."""
+
+    scopes: Sequence[str] | None = None
+    models: Sequence[str] | None = None
+    cidrs: Sequence[str] | None = None
+    expires_at: datetime | None = None
+    requests_per_minute: int | None = None
+    max_open_jobs: int | None = None
+    budget_nano: int | None = None
+    budget_period: str = "total"
+
+
+class KeyDirectory:
+    """Finds the principal behind a key, from a cache that a revocation empties within a second."""
+
+    def __init__(self, *, pool: "asyncpg.Pool[asyncpg.Record]", watch: ConfigWatch, secret_key: str) -> None:
+        self._pool = pool
+        self._pepper = derive_pepper(secret_key)
+        self._cache: RevisionCache[bytes, Principal | None] = RevisionCache(watch, self._load)
+
+    async def authenticate(self, key: str | None, *, client_host: str | None) -> Principal:
+        """The caller. Raises MissingApiKey or InvalidApiKey, which never says what exactly is wrong."""
+        if not key:
+            raise MissingApiKey("send an API key: Authorization: Bearer aph_live_... or x-api-key")
+        if not is_well_formed(key):
+            raise InvalidApiKey("this is not a valid API key: it is cut, mistyped or of another service")
+        principal = await self._cache.get(digest(key, self._pepper))
+        if principal is None:
+            raise InvalidApiKey("this API key does not exist or was revoked")
+        principal.check_usable(now=datetime.now(UTC), client_host=client_host)
+        return principal
+
+    async def _load(self, key_digest: bytes) -> Principal | None:
+        row = await self._pool.fetchrow(
+            """
+            SELECT id AS key_id, organization_id, project_id, mode = 'test' AS test, scopes, models, cidrs,
+                   requests_per_minute, max_open_jobs, has_budget, expires_at
+              FROM api_key WHERE digest = $1 AND revoked_at IS NULL
+            """,
+            key_digest,
+        )
+        return msgspec.convert(dict(row), Principal) if row else None
+
+
+async def create_organization(conn: billing.Connection, *, name: str) -> uuid.UUID:
+    """A new organization with an empty account."""
+    organization_id = new_id()
+    await conn.execute("INSERT INTO organization (id, name) VALUES ($1, $2)", organization_id, name)
+    await billing.open_account(conn, organization_id)
+    return organization_id
+
+
+async def create_project(conn: billing.Connection, *, organization_id: uuid.UUID, name: str) -> uuid.UUID:
+    """A new project of an organization."""
+    project_id = new_id()
+    await conn.execute(
+        "INSERT INTO project (id, organization_id, name) VALUES ($1, $2, $3)",
+        project_id,
+        organization_id,
+        name,
+    )
+    return project_id
+
+
+async def create_key(
+    conn: billing.Connection,
+    *,
+    pepper: Pepper,
+    organization_id: uuid.UUID,
+    name: str,
+    test: bool,
+    project_id: uuid.UUID | None = None,
+    limits: KeyLimits | None = None,
+) -> tuple[uuid.UUID, str]:
+    """Issue a key; the second value is the key itself, which nobody can read again.
+
+    Raises NotFound for an organization or project that does not exist, InvalidRequest for limits
+    that cannot be meant.
+    """
+    limits = limits or KeyLimits()
+    _check_limits(limits)
+    await _check_owner(conn, organization_id, project_id)
+    mode = "test" if test else "live"
+    key_id, key = new_id(), generate_key(mode)
+    await conn.execute(
+        """
+        INSERT INTO api_key (id, organization_id, project_id, name, mode, prefix, digest, pepper_id, scopes,
+                             models, cidrs, requests_per_minute, max_open_jobs, has_budget, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+        """,
+        key_id,
+        organization_id,
+        project_id,
+        name,
+        mode,
+        key[:SHOWN_CHARACTERS],
+        digest(key, pepper),
+        pepper.id,
+        limits.scopes,
+        limits.models,
+        limits.cidrs,
+        limits.requests_per_minute,
+        limits.max_open_jobs,
+        limits.budget_nano is not None,
+        limits.expires_at,
+    )
+    if limits.requests_per_minute is not None or limits.max_open_jobs is not None:
+        await conn.execute("INSERT INTO key_meter (key_id, minute_start) VALUES ($1, now())", key_id)
+    if limits.budget_nano is not None:
+        await billing.create_budget(
+            conn,
+            account_id=organization_id,
+            subject=key_id,
+            period=limits.budget_period,
+            limit_nano=limits.budget_nano,
+        )
+    return key_id, key
+
+
+async def revoke_key(conn: billing.Connection, key_id: uuid.UUID) -> None:
+    """End a key everywhere within a second; revoking it again changes nothing. Raises NotFound."""
+    found = await conn.fetchval(
+        "UPDATE api_key SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 RETURNING id", key_id
+    )
+    if found is None:
+        raise NotFound(f"there is no key {key_id}")
+    await bump_revision(conn)
+
+
+def _check_limits(limits: KeyLimits) -> None:
+    if unknown := set(limits.scopes or ()) - set(Scope):
+        raise InvalidRequest(f"no scope {min(unknown)!r}: choose from {', '.join(Scope)}", param="scopes")
+    for cidr in limits.cidrs or ():
+        try:
+            ipaddress.ip_network(cidr)
+        except ValueError as error:
+            raise InvalidRequest(f"{cidr!r} is no network: {error}", param="cidrs") from error
+
+
+async def _check_owner(
+    conn: billing.Connection, organization_id: uuid.UUID, project_id: uuid.UUID | None
+) -> None:
+    if not await conn.fetchval("SELECT true FROM organization WHERE id = $1", organization_id):
+        raise NotFound(f"there is no organization {organization_id}")
+    if project_id is not None and not await conn.fetchval(
+        "SELECT true FROM project WHERE id = $1 AND organization_id = $2", project_id, organization_id
+    ):
+        raise NotFound(f"the organization has no project {project_id}")

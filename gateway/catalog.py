@@ -1,0 +1,93 @@
+"""The models that are on offer: ranges, defaults, routes and first prices, from `deploy/catalog.toml`."""
+
+import difflib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import billing
+from gateway.errors import ModelNotFound
+from gateway.generation import Task
+
+SANDBOX: Final = "sandbox"
+"""The built-in composer; it also renders for every test key."""
+
+IntRange = tuple[int, int, int]
+FloatRange = tuple[float, float, float]
+"""Lowest, highest, default; both ends count."""
+
+
+class CatalogError(Exception):
+    """The catalog file cannot be used."""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One public model. Each of `engine`, `wavespeed`, `runware` is a route that may be configured."""
+
+    id: str
+    name: str
+    tasks: tuple[Task, ...]
+    duration_seconds: FloatRange
+    usd_per_second: str
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    was_usd_per_second: str | None = None
+    steps: IntRange | None = None
+    guidance_scale: FloatRange | None = None
+    engine: str | None = None
+    wavespeed: str | None = None
+    runware: str | None = None
+
+
+class _CatalogFile(msgspec.Struct, forbid_unknown_fields=True):
+    model: list[Model]
+
+
+class Catalog:
+    """Models by id and alias."""
+
+    def __init__(self, models: list[Model]) -> None:
+        self.models: Final = {model.id: model for model in models}
+        self._by_name: Final = dict(self.models)
+        for model in models:
+            self._by_name.update(dict.fromkeys(model.aliases, model))
+
+    def find(self, name: str) -> Model:
+        """The model of that id or alias; raises ModelNotFound with the nearest name."""
+        model = self._by_name.get(name)
+        if model is None:
+            near = difflib.get_close_matches(name, self._by_name, n=1, cutoff=0.4)
+            raise ModelNotFound(
+                f"there is no model {name[:100]!r}; GET /v1/models lists them",
+                param="model",
+                suggestion=near[0] if near else SANDBOX,
+            )
+        return model
+
+    def seed_prices(self) -> list[billing.SeedPrice]:
+        """The list price that each model starts with."""
+        return [
+            billing.SeedPrice(
+                model=model.id,
+                nano_per_second=billing.parse_usd(model.usd_per_second),
+                was_nano_per_second=billing.parse_usd(model.was_usd_per_second)
+                if model.was_usd_per_second
+                else None,
+            )
+            for model in self.models.values()
+        ]
+
+
+def read_catalog(path: Path) -> Catalog:
+    """Read and check the file; raises CatalogError saying where it is wrong."""
+    try:
+        models = msgspec.toml.decode(path.read_bytes(), type=_CatalogFile).model
+        names = [name for model in models for name in (model.id, *model.aliases)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise CatalogError(f"{path}: {min(twice)!r} names two models")
+        catalog = Catalog(models)
+        catalog.seed_prices()
+    except (msgspec.DecodeError, billing.MoneyFormatError, OSError) as error:
+        raise CatalogError(f"{path}: {error}") from error
+    return catalog

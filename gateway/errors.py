@@ -1,0 +1,259 @@
+"""Everything that the gateway answers when it cannot do as asked, by who must act.
+
+GatewayError
+├── ClientError                   the caller changes the request
+│   ├── InvalidRequest        400   UnknownParameter, UnsupportedParameter
+│   ├── Unauthenticated       401   MissingApiKey, InvalidApiKey
+│   ├── PaymentRequired       402   InsufficientCredits, BudgetExceeded
+│   ├── Forbidden             403   ScopeDenied, ModelNotAllowed, LinkRefused
+│   ├── NotFound              404   ModelNotFound, JobNotFound, FileGone
+│   ├── MethodNotAllowed      405
+│   ├── Conflict              409   RequestInProgress, JobAlreadyFinal
+│   ├── PayloadTooLarge       413
+│   ├── UnsupportedMediaType  415
+│   ├── RangeNotSatisfiable   416
+│   ├── IdempotencyKeyReused  422
+│   └── TooManyRequests       429   RateLimitExceeded, ConcurrencyLimitExceeded
+└── OperatorError                 the operator, or time
+    ├── InternalError         500
+    └── Unavailable           503   ModelUnavailable, Overloaded
+
+A dialect renders them; nothing below a dialect knows HTTP.
+"""
+
+from typing import Any, ClassVar
+
+
+class GatewayError(Exception):
+    """Base. `code` is stable; `message` is for people and never carries secrets or prompts."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    type: ClassVar[str] = "api_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        suggestion: str | None = None,
+        retry_after_seconds: int | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.suggestion = suggestion
+        self.retry_after_seconds = retry_after_seconds
+        self.details = details or {}
+
+
+class ClientError(GatewayError):
+    """The caller must change something."""
+
+    status = 400
+    code = "invalid_request"
+    type = "invalid_request_error"
+
+
+class InvalidRequest(ClientError):
+    """A field or the body cannot be used; `param` names it, `suggestion` the nearest valid value."""
+
+
+class UnknownParameter(InvalidRequest):
+    """There is no such field."""
+
+    code = "unknown_parameter"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """The field exists, but not for this model or format."""
+
+    code = "unsupported_parameter"
+
+
+class Unauthenticated(ClientError):
+    """No usable key."""
+
+    status = 401
+    code = "invalid_api_key"
+    type = "authentication_error"
+
+
+class MissingApiKey(Unauthenticated):
+    """Neither `Authorization: Bearer` nor `x-api-key` was sent."""
+
+    code = "missing_api_key"
+
+
+class InvalidApiKey(Unauthenticated):
+    """The key is unknown, revoked, expired or mistyped; which of them is not told."""
+
+
+class PaymentRequired(ClientError):
+    """Money is missing; nothing was reserved."""
+
+    status = 402
+    type = "billing_error"
+
+
+class InsufficientCredits(PaymentRequired):
+    """The organization's free balance is below the most that the job can cost."""
+
+    code = "insufficient_credits"
+
+
+class BudgetExceeded(PaymentRequired):
+    """A cap on this key, project or organization would be passed."""
+
+    code = "budget_exceeded"
+
+
+class Forbidden(ClientError):
+    """The key may not do this."""
+
+    status = 403
+    code = "scope_denied"
+    type = "permission_error"
+
+
+class ScopeDenied(Forbidden):
+    """The key lacks the scope."""
+
+
+class ModelNotAllowed(Forbidden):
+    """The key is limited to other models."""
+
+    code = "model_not_allowed"
+
+
+class LinkRefused(Forbidden):
+    """A signed link was changed or has expired."""
+
+    code = "link_refused"
+
+
+class NotFound(ClientError):
+    """Nothing there, or nothing that this key may see."""
+
+    status = 404
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No such model."""
+
+    code = "model_not_found"
+
+
+class JobNotFound(NotFound):
+    """No such job for this key."""
+
+    code = "job_not_found"
+
+
+class FileGone(NotFound):
+    """No such file, or its retention is over."""
+
+    code = "file_not_found"
+
+
+class MethodNotAllowed(ClientError):
+    """The path exists, with another method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class Conflict(ClientError):
+    """The request does not fit the present state."""
+
+    status = 409
+
+
+class RequestInProgress(Conflict):
+    """The first request with this idempotency key has not been answered yet."""
+
+    code = "request_in_progress"
+    retryable = True
+
+
+class JobAlreadyFinal(Conflict):
+    """A finished job cannot be cancelled."""
+
+    code = "job_already_final"
+
+
+class PayloadTooLarge(ClientError):
+    """The body is larger than the route takes."""
+
+    status = 413
+    code = "payload_too_large"
+
+
+class UnsupportedMediaType(ClientError):
+    """The body is not JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class RangeNotSatisfiable(ClientError):
+    """The asked byte range starts behind the end."""
+
+    status = 416
+    code = "range_not_satisfiable"
+
+
+class IdempotencyKeyReused(ClientError):
+    """The idempotency key was used with another body."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class TooManyRequests(ClientError):
+    """A limit of this key."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+    retryable = True
+
+
+class RateLimitExceeded(TooManyRequests):
+    """More generation requests in this minute than the key may make."""
+
+
+class ConcurrencyLimitExceeded(TooManyRequests):
+    """More unfinished jobs than the key may have."""
+
+    code = "concurrency_limit_exceeded"
+
+
+class OperatorError(GatewayError):
+    """Nothing the caller could change."""
+
+
+class InternalError(OperatorError):
+    """A defect; details are in the log, under the request id."""
+
+
+class Unavailable(OperatorError):
+    """Not now."""
+
+    status = 503
+    code = "overloaded"
+    retryable = True
+
+
+class ModelUnavailable(Unavailable):
+    """No configured backend serves this model."""
+
+    code = "model_unavailable"
+    retryable = False
+
+
+class Overloaded(Unavailable):
+    """The admission queue is full, or the database is away; nothing was reserved."""

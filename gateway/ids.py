@@ -1,0 +1,22 @@
+"""Identifiers: UUIDv7, so that an index on ids is an index on time."""
+
+import secrets
+import time
+import uuid
+
+
+def new_id() -> uuid.UUID:
+    """A UUIDv7 (RFC 9562, 5.7): 48 bits of Unix milliseconds, then 74 random bits."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = secrets.randbits(80)
+    value = (milliseconds & (2**48 - 1)) << 80 | random
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+def parse_id(text: str) -> uuid.UUID | None:
+    """The id in its public spelling (32 hexadecimal digits, dashes tolerated), or None."""
+    try:
+        return uuid.UUID(hex=text) if len(text) in {32, 36} else None
+    except ValueError:
+        return None

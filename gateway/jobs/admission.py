@@ -1,0 +1,380 @@
+"""Admission: job row, hold and idempotency record are one commit, and only then the answer leaves.
+
+A batch is one transaction: lock what is contended (accounts, meters, budgets, each in id order),
+walk the submissions in the order of their arrival against the locked numbers, write what was
+admitted. The walk is a pure function; the database only sees the result.
+"""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import asyncpg
+import msgspec
+
+import billing
+from gateway.errors import (
+    BudgetExceeded,
+    ConcurrencyLimitExceeded,
+    GatewayError,
+    IdempotencyKeyReused,
+    InsufficientCredits,
+    RateLimitExceeded,
+)
+
+DEADLINE: Final = timedelta(hours=24)
+"""A job that is not finished by then ends as `timeout`, uncharged."""
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """One request, checked and priced, ready to be written."""
+
+    job_id: uuid.UUID
+    organization_id: uuid.UUID
+    project_id: uuid.UUID | None
+    key_id: uuid.UUID
+    test: bool
+    model: str
+    task: str
+    queue: str
+    length_ms: int
+    request_json: str
+    metadata_json: str | None
+    warnings_json: str
+    request_hash: bytes
+    idempotency_key: str | None
+    price: billing.Price
+    hold_nano: int
+    """The most that the job can cost; 0 for test keys."""
+    created_at: datetime
+    requests_per_minute: int | None = None
+    max_open_jobs: int | None = None
+    has_budget: bool = False
+
+    @property
+    def idempotency_scope(self) -> "IdempotencyScope | None":
+        """Within what the idempotency key must be unique."""
+        if self.idempotency_key is None:
+            return None
+        return (self.organization_id, self.project_id, self.test, self.idempotency_key)
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether the key has limits that are counted."""
+        return self.requests_per_minute is not None or self.max_open_jobs is not None
+
+
+IdempotencyScope = tuple[uuid.UUID, uuid.UUID | None, bool, str]
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """The job exists and its money is held."""
+
+    job_id: uuid.UUID
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """The job existed already; nothing was held again."""
+
+    job_id: uuid.UUID
+
+
+Verdict = Admitted | Replayed | GatewayError
+
+
+class Meter(msgspec.Struct, kw_only=True):
+    """A key's counters under lock: requests of this minute, unfinished jobs."""
+
+    key_id: uuid.UUID
+    minute_count: int
+    open_jobs: int
+    seconds_left: int
+
+
+class Locked(msgspec.Struct, kw_only=True):
+    """Everything that the walk may look at and change."""
+
+    accounts: Mapping[uuid.UUID, billing.Account]
+    meters: Mapping[uuid.UUID, Meter] = {}
+    budgets: Mapping[uuid.UUID, list[billing.Budget]] = {}
+    """By the key that they cap."""
+    replays: dict[IdempotencyScope, tuple[uuid.UUID, bytes]] = msgspec.field(default_factory=dict)
+    """Job id and request hash by idempotency key."""
+    present: frozenset[uuid.UUID] = frozenset()
+    """Jobs of this batch that an earlier try has already written."""
+
+
+async def admit(
+    pool: "asyncpg.Pool[asyncpg.Record]", batch: Sequence[Submission], *, retry: bool
+) -> list[Verdict]:
+    """Write one batch in one transaction; one verdict per submission, in order."""
+    async with pool.acquire() as conn, conn.transaction():
+        locked = await _lock(conn, batch, retry=retry)
+        verdicts = decide(batch, locked)
+        fresh = [
+            submission
+            for submission, verdict in zip(batch, verdicts, strict=True)
+            if isinstance(verdict, Admitted) and submission.job_id not in locked.present
+        ]
+        if fresh:
+            await _write(conn, fresh, locked)
+    return verdicts
+
+
+def decide(batch: Iterable[Submission], locked: Locked) -> list[Verdict]:
+    """Walk the batch in order of arrival; reservations of the admitted are left on `locked`.
+
+    Whoever is refused changes nothing, so a large request never blocks a small one behind it.
+    """
+    return [_decide_one(submission, locked) for submission in batch]
+
+
+def _decide_one(submission: Submission, locked: Locked) -> Verdict:
+    if submission.job_id in locked.present:
+        return Admitted(submission.job_id)
+    scope = submission.idempotency_scope
+    if scope is not None and (found := locked.replays.get(scope)) is not None:
+        return _replay(submission, *found)
+    meter = locked.meters.get(submission.key_id)
+    budgets = locked.budgets.get(submission.key_id, [])
+    refusal = (
+        _check_meter(submission, meter)
+        or _check_budgets(submission, budgets)
+        or _check_credit(submission, locked.accounts[submission.organization_id])
+    )
+    if refusal is not None:
+        return refusal
+    _reserve(submission, locked.accounts[submission.organization_id], meter, budgets)
+    if scope is not None:
+        locked.replays[scope] = (submission.job_id, submission.request_hash)
+    return Admitted(submission.job_id)
+
+
+def _replay(submission: Submission, job_id: uuid.UUID, request_hash: bytes) -> Verdict:
+    if request_hash == submission.request_hash:
+        return Replayed(job_id)
+    return IdempotencyKeyReused(
+        "this Idempotency-Key was used with another body",
+        param="Idempotency-Key",
+        suggestion="send a new key for a new request",
+    )
+
+
+def _check_meter(submission: Submission, meter: Meter | None) -> GatewayError | None:
+    if meter is None:
+        return None
+    if submission.requests_per_minute is not None and meter.minute_count >= submission.requests_per_minute:
+        return RateLimitExceeded(
+            f"this key may make {submission.requests_per_minute} generation requests per minute",
+            retry_after_seconds=meter.seconds_left,
+        )
+    if submission.max_open_jobs is not None and meter.open_jobs >= submission.max_open_jobs:
+        return ConcurrencyLimitExceeded(
+            f"this key may have {submission.max_open_jobs} unfinished jobs", retry_after_seconds=1
+        )
+    return None
+
+
+def _check_budgets(submission: Submission, budgets: Sequence[billing.Budget]) -> GatewayError | None:
+    for budget in budgets:
+        if submission.hold_nano > budget.available_nano:
+            return BudgetExceeded(
+                f"the {budget.period} budget of this key would be passed",
+                details=_amounts(submission.hold_nano, budget.available_nano),
+            )
+    return None
+
+
+def _check_credit(submission: Submission, account: billing.Account) -> GatewayError | None:
+    if submission.hold_nano <= account.available_nano:
+        return None
+    required, available = (
+        billing.format_usd(nano) for nano in (submission.hold_nano, account.available_nano)
+    )
+    return InsufficientCredits(
+        f"this request can cost up to {required} USD and {available} USD are available",
+        details=_amounts(submission.hold_nano, account.available_nano),
+    )
+
+
+def _amounts(required_nano: int, available_nano: int) -> dict[str, str]:
+    return {
+        "required_usd": billing.format_usd(required_nano),
+        "available_usd": billing.format_usd(max(available_nano, 0)),
+    }
+
+
+def _reserve(
+    submission: Submission, account: billing.Account, meter: Meter | None, budgets: Sequence[billing.Budget]
+) -> None:
+    account.reserve(submission.hold_nano)
+    for budget in budgets:
+        budget.reserve(submission.hold_nano)
+    if meter is not None:
+        meter.minute_count += 1
+        meter.open_jobs += 1
+
+
+async def _lock(conn: billing.Connection, batch: Sequence[Submission], *, retry: bool) -> Locked:
+    accounts = await billing.lock_accounts(conn, {s.organization_id for s in batch})
+    metered = {s.key_id for s in batch if s.is_metered}
+    budgeted = {s.key_id for s in batch if s.has_budget and not s.test}
+    budgets: dict[uuid.UUID, list[billing.Budget]] = {}
+    if budgeted:
+        for budget in await billing.lock_budgets(conn, subjects=budgeted):
+            budgets.setdefault(budget.subject, []).append(budget)
+    return Locked(
+        accounts=accounts,
+        meters=await _lock_meters(conn, metered) if metered else {},
+        budgets=budgets,
+        replays=await _find_replays(conn, {s.idempotency_scope for s in batch} - {None}),
+        present=await _find_present(conn, batch) if retry else frozenset(),
+    )
+
+
+async def _lock_meters(conn: billing.Connection, key_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Meter]:
+    rows = await conn.fetch(
+        """
+        SELECT key_id, open_jobs,
+               CASE WHEN minute_start = date_trunc('minute', now())
+                    THEN minute_count ELSE 0 END AS minute_count,
+               60 - extract(second FROM now())::int AS seconds_left
+          FROM key_meter WHERE key_id = ANY($1) ORDER BY key_id FOR UPDATE
+        """,
+        list(key_ids),
+    )
+    return {row["key_id"]: Meter(**dict(row)) for row in rows}
+
+
+async def _find_replays(
+    conn: billing.Connection, scopes: Iterable[IdempotencyScope | None]
+) -> dict[IdempotencyScope, tuple[uuid.UUID, bytes]]:
+    """Earlier jobs with these keys. Complete, because their accounts are locked by now."""
+    wanted = [scope for scope in scopes if scope is not None]
+    if not wanted:
+        return {}
+    rows = await conn.fetch(
+        """
+        SELECT organization_id, project_id, test, idempotency_key, id, request_hash
+          FROM job
+         WHERE organization_id = ANY($1) AND idempotency_key = ANY($2)
+        """,
+        list({scope[0] for scope in wanted}),
+        list({scope[3] for scope in wanted}),
+    )
+    return {(row[0], row[1], row[2], row[3]): (row[4], row[5]) for row in rows}
+
+
+async def _find_present(conn: billing.Connection, batch: Sequence[Submission]) -> frozenset[uuid.UUID]:
+    rows = await conn.fetch("SELECT id FROM job WHERE id = ANY($1)", [s.job_id for s in batch])
+    return frozenset(row["id"] for row in rows)
+
+
+async def _write(conn: billing.Connection, fresh: Sequence[Submission], locked: Locked) -> None:
+    await _insert_jobs(conn, fresh, await _take_turns(conn, fresh))
+    paid = [s for s in fresh if not s.test]
+    if paid:
+        await billing.write_holds(
+            conn,
+            [_hold(s, locked) for s in paid],
+            accounts=[locked.accounts[i] for i in {s.organization_id for s in paid}],
+            budgets=[
+                budget for key_id in {s.key_id for s in paid} for budget in locked.budgets.get(key_id, [])
+            ],
+        )
+    if locked.meters:
+        await _write_meters(conn, locked.meters.values())
+
+
+def _hold(submission: Submission, locked: Locked) -> billing.Hold:
+    return billing.Hold(
+        reference=submission.job_id,
+        account_id=submission.organization_id,
+        price_version_id=submission.price.id,
+        amount_nano=submission.hold_nano,
+        deadline_at=submission.created_at + DEADLINE,
+        budget_ids=tuple(budget.id for budget in locked.budgets.get(submission.key_id, [])),
+    )
+
+
+async def _take_turns(conn: billing.Connection, fresh: Sequence[Submission]) -> list[int]:
+    """Fair order (start-time fair queueing over milliseconds of audio).
+
+    A job starts its turn where its organization's last queued job ends, but not before the front of
+    the queue: an organization with one job comes next, however long the backlog of another is.
+    """
+    pairs = sorted({(s.organization_id, s.queue) for s in fresh})
+    rows = await conn.fetch(
+        """
+        SELECT p.organization_id, p.queue,
+               (SELECT turn FROM job WHERE status = 'queued' AND queue = p.queue
+                 ORDER BY turn, id LIMIT 1) AS front,
+               (SELECT turn + length_ms FROM job
+                 WHERE status = 'queued' AND organization_id = p.organization_id AND queue = p.queue
+                 ORDER BY turn + length_ms DESC LIMIT 1) AS tail
+          FROM unnest($1::uuid[], $2::text[]) AS p (organization_id, queue)
+        """,
+        [pair[0] for pair in pairs],
+        [pair[1] for pair in pairs],
+    )
+    ends = {(row[0], row[1]): max(row["front"] or 0, row["tail"] or 0) for row in rows}
+    turns = []
+    for submission in fresh:
+        pair = (submission.organization_id, submission.queue)
+        turns.append(ends[pair])
+        ends[pair] += submission.length_ms
+    return turns
+
+
+async def _insert_jobs(conn: billing.Connection, fresh: Sequence[Submission], turns: Sequence[int]) -> None:
+    await conn.execute(
+        """
+        INSERT INTO job (id, organization_id, project_id, key_id, test, model, task, queue, turn, length_ms,
+                         request, metadata, warnings, request_hash, idempotency_key, price_version_id,
+                         nano_per_second, held_nano, created_at, run_at, deadline_at)
+        SELECT id, o, p, k, test, model, task, queue, turn, length_ms, request::jsonb, metadata::jsonb,
+               warnings::jsonb, hash, ikey, price, nano, held, created, created, deadline
+          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bool[], $6::text[], $7::text[],
+                      $8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[],
+                      $14::bytea[], $15::text[], $16::uuid[], $17::bigint[], $18::bigint[],
+                      $19::timestamptz[], $20::timestamptz[])
+               AS t (id, o, p, k, test, model, task, queue, turn, length_ms, request, metadata, warnings,
+                     hash, ikey, price, nano, held, created, deadline)
+        """,
+        [s.job_id for s in fresh],
+        [s.organization_id for s in fresh],
+        [s.project_id for s in fresh],
+        [s.key_id for s in fresh],
+        [s.test for s in fresh],
+        [s.model for s in fresh],
+        [s.task for s in fresh],
+        [s.queue for s in fresh],
+        turns,
+        [s.length_ms for s in fresh],
+        [s.request_json for s in fresh],
+        [s.metadata_json for s in fresh],
+        [s.warnings_json for s in fresh],
+        [s.request_hash for s in fresh],
+        [s.idempotency_key for s in fresh],
+        [s.price.id for s in fresh],
+        [s.price.nano_per_second for s in fresh],
+        [s.hold_nano for s in fresh],
+        [s.created_at for s in fresh],
+        [s.created_at + DEADLINE for s in fresh],
+    )
+
+
+async def _write_meters(conn: billing.Connection, meters: Iterable[Meter]) -> None:
+    changed = list(meters)
+    await conn.execute(
+        """
+        UPDATE key_meter
+           SET minute_start = date_trunc('minute', now()), minute_count = t.count, open_jobs = t.open
+          FROM unnest($1::uuid[], $2::int[], $3::int[]) AS t (key_id, count, open)
+         WHERE key_meter.key_id = t.key_id
+        """,
+        [m.key_id for m in changed],
+        [m.minute_count for m in changed],
+        [m.open_jobs for m in changed],
+    )

@@ -1,0 +1,129 @@
+"""The durable record of one generation, and its states."""
+
+import uuid
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from gateway.generation import GenerationRequest
+
+
+class JobStatus(StrEnum):
+    """`queued` - `processing` - `completed`, `failed` or `canceled`; nothing leaves the last three."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+FINAL: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED})
+
+
+class JobErrorCode(StrEnum):
+    """Why a job did not complete; none of them is charged."""
+
+    UPSTREAM_ERROR = "upstream_error"
+    TIMEOUT = "timeout"
+    QUALITY_FAILED = "quality_failed"
+    CONTENT_POLICY_VIOLATION = "content_policy_violation"
+    JOB_CANCELLED = "job_cancelled"
+    OUT_OF_MEMORY = "out_of_memory"
+    INPUT_UNREADABLE = "input_unreadable"
+
+
+class JobError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the job ended without music, in words for the customer."""
+
+    code: JobErrorCode
+    message: str
+
+
+class Track(msgspec.Struct, frozen=True, kw_only=True):
+    """One delivered file; `key` and `master_key` are its places in the audio store."""
+
+    key: str
+    master_key: str
+    format: str
+    content_type: str
+    frames: int
+    """Of the master, at `master_sample_rate`: what is billed."""
+    master_sample_rate: int
+    sample_rate: int
+    channels: int
+    size_bytes: int
+    sha256: str
+    seed: int
+
+
+class JobResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a completed job delivers."""
+
+    tracks: tuple[Track, ...]
+    deterministic: bool | str
+    """True, `best_effort` or False: whether the same seed gives the same sound again."""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One job as its row stands."""
+
+    id: uuid.UUID
+    organization_id: uuid.UUID
+    project_id: uuid.UUID | None
+    test: bool
+    model: str
+    task: str
+    request: GenerationRequest
+    metadata: dict[str, str] | None
+    status: JobStatus
+    progress: float
+    cancel_requested_at: datetime | None
+    created_at: datetime
+    completed_at: datetime | None
+    expires_at: datetime | None
+    nano_per_second: int
+    held_nano: int
+    charged_nano: int | None
+    billed_ms: int | None
+    backend: str | None
+    result: JobResult | None
+    error: JobError | None
+    warnings: tuple[str, ...]
+    request_hash: bytes
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One try of a job at one backend."""
+
+    n: int
+    backend: str
+    state: str
+    created_at: datetime
+    finished_at: datetime | None
+    error_code: str | None
+    error_message: str | None
+
+
+_JSON_COLUMNS: Final[dict[str, Any]] = {
+    "request": GenerationRequest,
+    "metadata": dict[str, str],
+    "result": JobResult,
+    "error": JobError,
+    "warnings": tuple[str, ...],
+}
+_DECODERS: Final = {name: msgspec.json.Decoder(type_) for name, type_ in _JSON_COLUMNS.items()}
+
+JOB_COLUMNS: Final = ", ".join(Job.__struct_fields__)
+
+
+def job_from_row(row: Any) -> Job:
+    """A Job from a row that has JOB_COLUMNS; JSON columns arrive as text."""
+    values = dict(row)
+    for name, decoder in _DECODERS.items():
+        if values[name] is not None:
+            values[name] = decoder.decode(values[name])
+    values["status"] = JobStatus(values["status"])
+    return Job(**values)

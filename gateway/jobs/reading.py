@@ -1,0 +1,109 @@
+"""Jobs as their owners see them: one, a page of them, their attempts; and the wish to end one.
+
+A job that the caller may not see does not exist, in the answer as in the query.
+"""
+
+import uuid
+from datetime import datetime
+from typing import Final
+
+import asyncpg
+import msgspec
+
+import billing
+from gateway.auth.principal import Principal
+from gateway.errors import JobAlreadyFinal, JobNotFound
+from gateway.jobs.job import FINAL, JOB_COLUMNS, Attempt, Job, JobStatus, job_from_row
+from gateway.jobs.settlement import cancel_queued
+
+MAX_PAGE: Final = 100
+
+_VISIBLE: Final = "organization_id = $1 AND ($2::uuid IS NULL OR project_id = $2)"
+
+
+class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs a page shows; None filters nothing."""
+
+    statuses: tuple[JobStatus, ...] | None = None
+    model: str | None = None
+    created_from: datetime | None = None
+    before: uuid.UUID | None = None
+    """Only jobs older than this one: the cursor."""
+    limit: int = 20
+
+
+async def read_job(conn: billing.Connection, principal: Principal, job_id: uuid.UUID) -> Job:
+    """The job. Raises JobNotFound, for foreign ids as for unknown ones."""
+    row = await conn.fetchrow(
+        f"SELECT {JOB_COLUMNS} FROM job WHERE {_VISIBLE} AND id = $3",  # noqa: S608 - constants
+        principal.organization_id,
+        principal.project_id,
+        job_id,
+    )
+    if row is None:
+        raise JobNotFound("there is no such job")
+    return job_from_row(row)
+
+
+async def read_attempts(conn: billing.Connection, job_id: uuid.UUID) -> list[Attempt]:
+    """All tries of a job that the caller was allowed to read, in order."""
+    rows = await conn.fetch(
+        """
+        SELECT n, backend, state, created_at, finished_at, error_code, error_message
+          FROM attempt WHERE job_id = $1 ORDER BY n
+        """,
+        job_id,
+    )
+    return [Attempt(**dict(row)) for row in rows]
+
+
+async def list_jobs(
+    conn: billing.Connection, principal: Principal, wanted: JobFilter
+) -> tuple[list[Job], bool]:
+    """A page, newest first, and whether there are more."""
+    rows = await conn.fetch(
+        f"""
+        SELECT {JOB_COLUMNS} FROM job
+         WHERE {_VISIBLE}
+           AND ($3::text[] IS NULL OR status = ANY($3))
+           AND ($4::text IS NULL OR model = $4)
+           AND ($5::timestamptz IS NULL OR created_at >= $5)
+           AND ($6::uuid IS NULL OR id < $6)
+         ORDER BY id DESC LIMIT $7
+        """,  # noqa: S608 - constants
+        principal.organization_id,
+        principal.project_id,
+        None if wanted.statuses is None else [status.value for status in wanted.statuses],
+        wanted.model,
+        wanted.created_from,
+        wanted.before,
+        wanted.limit + 1,
+    )
+    jobs = [job_from_row(row) for row in rows[: wanted.limit]]
+    return jobs, len(rows) > wanted.limit
+
+
+async def request_cancel(
+    pool: "asyncpg.Pool[asyncpg.Record]", principal: Principal, job_id: uuid.UUID
+) -> Job:
+    """End a queued job now, ask the worker of a running one to stop; either way it is never charged.
+
+    Raises JobNotFound, or JobAlreadyFinal if it had ended otherwise before.
+    """
+    async with pool.acquire() as conn, conn.transaction():
+        job = await read_job(conn, principal, job_id)
+        if job.status is JobStatus.CANCELED:
+            return job
+        if job.status in FINAL:
+            raise JobAlreadyFinal(f"the job has already {job.status.value}")
+        marked = await conn.fetchval(
+            """
+            UPDATE job SET cancel_requested_at = coalesce(cancel_requested_at, now())
+             WHERE id = $1 AND completed_at IS NULL RETURNING id
+            """,
+            job_id,
+        )
+        if marked is None:  # it ended between the two statements
+            raise JobAlreadyFinal("the job has ended in the meantime")
+        await cancel_queued(conn, job_id)
+        return await read_job(conn, principal, job_id)

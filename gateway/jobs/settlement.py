@@ -1,0 +1,291 @@
+"""The end of a job: final state, money, attempt, usage and counters in one commit, under the fence.
+
+Whoever holds no valid fence changes nothing. A cancellation that was acknowledged before the end is
+honoured at the end: such a job is never charged, even if its music was ready.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+import asyncpg
+import msgspec
+
+import billing
+from gateway.jobs.job import JobError, JobErrorCode, JobResult, JobStatus
+from gateway.jobs.queue import MAX_ATTEMPTS
+
+RETENTION: Final = timedelta(days=30)
+"""How long delivered audio is kept."""
+
+CANCELLED: Final = JobError(
+    code=JobErrorCode.JOB_CANCELLED, message="the job was cancelled; nothing was charged"
+)
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended: with a result, or with an error. Exactly one of them is given."""
+
+    job_id: uuid.UUID
+    fence: int
+    result: JobResult | None = None
+    error: JobError | None = None
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an ending."""
+
+    won: bool
+    """False: another claim holds the job by now, or it is final already; nothing was changed."""
+    status: JobStatus | None = None
+
+
+class _Row(msgspec.Struct, frozen=True):
+    id: uuid.UUID
+    fence: int
+    key_id: uuid.UUID
+    test: bool
+    model: str
+    backend: str | None
+    attempts: int
+    cancelled: bool
+
+
+class _Final(msgspec.Struct, frozen=True, kw_only=True):
+    """One job's last row."""
+
+    row: _Row
+    status: JobStatus
+    result: JobResult | None = None
+    error: JobError | None = None
+    billed_ms: int | None = None
+    charged_nano: int | None = None
+
+    @property
+    def outcome(self) -> str:
+        """The word for the counters."""
+        return self.error.code.value if self.error else self.status.value
+
+
+async def finish(
+    pool: "asyncpg.Pool[asyncpg.Record]", endings: Sequence[Ending], *, retry: bool
+) -> list[Ended]:
+    """End a batch of jobs in one transaction; a repeated batch finds its own work done."""
+    async with pool.acquire() as conn, conn.transaction():
+        rows = await _lock_jobs(conn, [e.job_id for e in endings], state="processing")
+        fences = {row.id: row for row in rows}
+        won = [e for e in endings if (row := fences.get(e.job_id)) is not None and row.fence == e.fence]
+        finals = await _settle(conn, {e.job_id: e for e in won}, fences)
+        statuses = {final.row.id: final.status for final in finals}
+        if retry:
+            statuses |= await _already_final(conn, endings)
+        await _write(conn, finals)
+    return [Ended(won=e.job_id in statuses, status=statuses.get(e.job_id)) for e in endings]
+
+
+async def cancel_queued(conn: billing.Connection, job_id: uuid.UUID) -> bool:
+    """End a job that nobody has claimed; False if it is not queued. The caller holds the transaction."""
+    rows = await _lock_jobs(conn, [job_id], state="queued")
+    await _end_without_music(conn, {row.id: CANCELLED for row in rows}, rows)
+    return bool(rows)
+
+
+async def end_hopeless(pool: "asyncpg.Pool[asyncpg.Record]") -> int:
+    """Fail jobs that killed their workers too often, were cancelled meanwhile, or are past their deadline."""
+    async with pool.acquire() as conn, conn.transaction():
+        found = await conn.fetch(
+            """
+            SELECT id, status, deadline_at < now() AS late
+              FROM job
+             WHERE (status = 'processing' AND lease_until < now()
+                    AND (attempts >= $1 OR cancel_requested_at IS NOT NULL OR deadline_at < now()))
+                OR (status = 'queued' AND deadline_at < now())
+             ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED
+            """,
+            MAX_ATTEMPTS,
+        )
+        rows = [
+            row
+            for state in ("queued", "processing")
+            for row in await _lock_jobs(conn, [f["id"] for f in found if f["status"] == state], state=state)
+        ]
+        late = {f["id"] for f in found if f["late"]}
+        await _end_without_music(conn, {row.id: _hopeless_error(row, late) for row in rows}, rows)
+    return len(rows)
+
+
+def _hopeless_error(row: _Row, late: set[uuid.UUID]) -> JobError:
+    if row.cancelled:
+        return CANCELLED
+    if row.id in late:
+        return JobError(code=JobErrorCode.TIMEOUT, message="the job was not finished before its deadline")
+    return JobError(
+        code=JobErrorCode.UPSTREAM_ERROR, message=f"rendering stopped unexpectedly {row.attempts} times"
+    )
+
+
+async def _lock_jobs(conn: billing.Connection, ids: Sequence[uuid.UUID], *, state: str) -> list[_Row]:
+    rows = await conn.fetch(
+        """
+        SELECT id, fence, key_id, test, model, backend, attempts, cancel_requested_at IS NOT NULL
+          FROM job WHERE id = ANY($1) AND status = $2 ORDER BY id FOR UPDATE
+        """,
+        ids,
+        state,
+    )
+    return [_Row(*row) for row in rows]
+
+
+async def _settle(
+    conn: billing.Connection, endings: Mapping[uuid.UUID, Ending], rows: Mapping[uuid.UUID, _Row]
+) -> list[_Final]:
+    """Move the money: charge what was delivered, give back the rest."""
+    delivered = {
+        job_id: ending.result
+        for job_id, ending in endings.items()
+        if ending.result is not None and not rows[job_id].cancelled
+    }
+    charges = await billing.settle(
+        conn, [_delivery(job_id, result) for job_id, result in delivered.items() if not rows[job_id].test]
+    )
+    await billing.release(
+        conn, [job_id for job_id in endings if job_id not in delivered and not rows[job_id].test]
+    )
+    return [
+        _completed(rows[job_id], delivered[job_id], charges.get(job_id))
+        if job_id in delivered
+        else _not_completed(rows[job_id], ending)
+        for job_id, ending in endings.items()
+    ]
+
+
+def _delivery(job_id: uuid.UUID, result: JobResult) -> billing.Delivery:
+    return billing.Delivery(
+        reference=job_id,
+        frames=sum(track.frames for track in result.tracks),
+        sample_rate=result.tracks[0].master_sample_rate,
+    )
+
+
+def _completed(row: _Row, result: JobResult, charge: billing.Charge | None) -> _Final:
+    delivery = _delivery(row.id, result)
+    return _Final(
+        row=row,
+        status=JobStatus.COMPLETED,
+        result=result,
+        billed_ms=billing.billed_ms(frames=delivery.frames, sample_rate=delivery.sample_rate),
+        charged_nano=charge.cost_nano if charge else None,
+    )
+
+
+def _not_completed(row: _Row, ending: Ending) -> _Final:
+    if row.cancelled or ending.error is None:
+        return _Final(row=row, status=JobStatus.CANCELED, error=CANCELLED)
+    status = JobStatus.CANCELED if ending.error.code is JobErrorCode.JOB_CANCELLED else JobStatus.FAILED
+    return _Final(row=row, status=status, error=ending.error)
+
+
+async def _end_without_music(
+    conn: billing.Connection, errors: Mapping[uuid.UUID, JobError], rows: Sequence[_Row]
+) -> None:
+    await billing.release(conn, [row.id for row in rows if not row.test])
+    await _write(
+        conn,
+        [
+            _Final(
+                row=row,
+                status=JobStatus.CANCELED if errors[row.id] is CANCELLED else JobStatus.FAILED,
+                error=errors[row.id],
+            )
+            for row in rows
+        ],
+    )
+
+
+async def _already_final(conn: billing.Connection, endings: Sequence[Ending]) -> dict[uuid.UUID, JobStatus]:
+    """Endings whose commit succeeded although its answer was lost: same fence, final state."""
+    rows = await conn.fetch(
+        """
+        SELECT job.id, job.status
+          FROM job JOIN unnest($1::uuid[], $2::bigint[]) AS t (id, fence)
+            ON job.id = t.id AND job.fence = t.fence
+         WHERE job.completed_at IS NOT NULL
+        """,
+        [e.job_id for e in endings],
+        [e.fence for e in endings],
+    )
+    return {row["id"]: JobStatus(row["status"]) for row in rows}
+
+
+async def _write(conn: billing.Connection, finals: Sequence[_Final]) -> None:
+    if not finals:
+        return
+    await _write_jobs(conn, finals)
+    await _close_attempts(conn, [final for final in finals if final.row.attempts > 0])
+    await conn.execute(
+        """
+        UPDATE key_meter SET open_jobs = open_jobs - t.n
+          FROM (SELECT k, count(*) AS n FROM unnest($1::uuid[]) AS k GROUP BY k ORDER BY k) t
+         WHERE key_id = t.k
+        """,
+        [final.row.key_id for final in finals],
+    )
+    await _count(conn, finals)
+
+
+async def _write_jobs(conn: billing.Connection, finals: Sequence[_Final]) -> None:
+    await conn.execute(
+        """
+        UPDATE job SET status = t.status, result = t.result::jsonb, error = t.error::jsonb,
+                       billed_ms = t.billed_ms, charged_nano = t.charged_nano, completed_at = now(),
+                       expires_at = now() + $7::interval, progress = 1, worker_id = NULL, lease_until = NULL
+          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
+               AS t (id, status, result, error, billed_ms, charged_nano)
+         WHERE job.id = t.id
+        """,
+        [final.row.id for final in finals],
+        [final.status.value for final in finals],
+        [_json(final.result) for final in finals],
+        [_json(final.error) for final in finals],
+        [final.billed_ms for final in finals],
+        [final.charged_nano for final in finals],
+        RETENTION,
+    )
+
+
+async def _close_attempts(conn: billing.Connection, finals: Sequence[_Final]) -> None:
+    await conn.execute(
+        """
+        UPDATE attempt SET state = CASE WHEN t.code IS NULL THEN 'done' ELSE 'failed' END,
+                           finished_at = now(), error_code = t.code, error_message = t.message
+          FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[]) AS t (job_id, n, code, message)
+         WHERE attempt.job_id = t.job_id AND attempt.n = t.n AND attempt.finished_at IS NULL
+        """,
+        [final.row.id for final in finals],
+        [final.row.attempts for final in finals],
+        [final.error.code.value if final.error else None for final in finals],
+        [final.error.message if final.error else None for final in finals],
+    )
+
+
+async def _count(conn: billing.Connection, finals: Sequence[_Final]) -> None:
+    """Move the counters that Prometheus reads; test jobs are counted as the backend `test`."""
+    await conn.execute(
+        """
+        INSERT INTO job_tally (model, backend, outcome, jobs, audio_ms)
+        SELECT model, backend, outcome, count(*), sum(ms)
+          FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS t (model, backend, outcome, ms)
+         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        ON CONFLICT (model, backend, outcome) DO UPDATE
+           SET jobs = job_tally.jobs + excluded.jobs, audio_ms = job_tally.audio_ms + excluded.audio_ms
+        """,
+        [final.row.model for final in finals],
+        ["test" if final.row.test else final.row.backend or "none" for final in finals],
+        [final.outcome for final in finals],
+        [final.billed_ms or 0 for final in finals],
+    )
+
+
+def _json(value: msgspec.Struct | None) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
