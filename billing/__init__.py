@@ -19,6 +19,7 @@ from billing.models import (
 )
 from billing.money import billed_ms, ceil_div, cost_nano, format_usd, parse_usd
 from billing.pricing import Price, PriceBook, SeedPrice, read_price_book, seed_prices, set_price
+from billing.totals import Totals, read_totals
 from billing.verify import Violation, count_entries, run_checks, verify
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "PriceBook",
     "PriceMissing",
     "SeedPrice",
+    "Totals",
     "Violation",
     "billed_ms",
     "ceil_div",
@@ -57,6 +59,7 @@ __all__ = [
     "price_version",
     "read_account",
     "read_price_book",
+    "read_totals",
     "release",
     "run_checks",
     "seed_prices",

@@ -3,7 +3,10 @@
 Needs nothing but Python's standard library. A second call finds the stamp of the first and does nothing.
 """
 
+# ruff: noqa: INP001 - a script beside files that are no Python
+import ast
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -11,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +31,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in {*LOCKS, "lock"}:
         print("usage: bootstrap.py run|dev|lock", file=sys.stderr)  # noqa: T201
         return 2
-    with (ROOT / ".bootstrap.lock").open("w") as guard:
+    with Path(__file__).open() as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)  # a second make waits for the first
         try:
             if arguments[0] == "lock":
@@ -43,17 +47,23 @@ def main(arguments: list[str]) -> int:
 def install(extra: str) -> None:
     """Bring .venv to the lock `run` or `dev`; nothing to do when it was there already."""
     make_environment()
-    stamp = VENV / f".installed-{extra}"
-    wanted = fingerprint(LOCKS[extra])
     # What `dev` installs includes what `run` needs.
-    for known in {stamp, VENV / ".installed-dev"}:
-        if known.exists() and known.read_text() == (wanted if known == stamp else fingerprint(LOCKS["dev"])):
-            return
+    if any(is_installed(name) for name in {extra, "dev"}):
+        return
     say(f"installing {LOCKS[extra].name} into .venv")
-    stamp.unlink(missing_ok=True)
     install_packages(["--requirement", str(LOCKS[extra])])
-    install_packages(["--no-deps", "--editable", str(ROOT)])
-    stamp.write_text(wanted)
+    install_packages(["--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
+    stamp(extra).write_text(fingerprint(extra))
+
+
+def is_installed(extra: str) -> bool:
+    """True when the last installation that came to its end was of exactly this lock."""
+    return stamp(extra).exists() and stamp(extra).read_text() == fingerprint(extra)
+
+
+def stamp(extra: str) -> Path:
+    """Lies inside .venv, so that it goes with it."""
+    return VENV / f".installed-{extra}"
 
 
 def make_environment() -> None:
@@ -76,94 +86,123 @@ def works() -> bool:
         return False
 
 
-def fingerprint(lock: Path) -> str:
+def fingerprint(extra: str) -> str:
     """Changes when something must be installed again."""
-    parts = [lock.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), sys.version.encode()]
+    parts = [LOCKS[extra].read_bytes(), (ROOT / "pyproject.toml").read_bytes(), sys.version.encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def install_packages(arguments: list[str]) -> None:
-    """With uv, which is ten times as fast; with pip where uv is not to be had."""
-    uv = uv_command()
+    """With uv, which is ten times as fast; with pip where uv is not to be had, or cannot do it."""
+    uv = uv_program()
     if uv is not None:
-        command = [*uv, "pip", "install", "--python", PYTHON, *uv_sources(), *arguments]
-        if run(command, check=False) == 0:
-            return
-        say("uv could not do it, trying pip")
+        for sources in (uv_sources(), uv_sources(extra_first=True)):
+            command: list[Path | str] = [uv, "pip", "install", "--python", PYTHON, *sources, *arguments]
+            if run(command, environ=uv_environment(), check=False) == 0:
+                return
+            say("uv could not do it, trying another way")
     run([PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *arguments])
 
 
-def uv_command() -> list[Path | str] | None:
-    """uv inside .venv, installed when it is not there."""
+def uv_program() -> Path | None:
+    """The uv of .venv, installed when it is not there."""
     uv = VENV / "bin" / "uv"
     if not uv.exists():
-        command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={UV_VERSION}"]
-        if run(command, check=False) != 0 or not uv.exists():
-            say("uv is not to be had here, pip does its work")
-            return None
-    return [uv]
+        quiet = ["--quiet", "--disable-pip-version-check"]
+        run([PYTHON, "-m", "pip", "install", *quiet, f"uv=={UV_VERSION}"], check=False)
+    if uv.exists():
+        return uv
+    say("uv is not to be had here, pip does its work")
+    return None
 
 
-def uv_sources() -> list[str]:
-    """What pip was told by its environment and its configuration files, in the words of uv."""
-    options: list[str] = []
+def uv_sources(*, extra_first: bool = False) -> list[str]:
+    """What pip was told by its environment and its configuration files, in the words of uv.
+
+    pip looks at the files of all indexes together. uv takes those of the first index that has the
+    version, and an additional index may lack the best file for this machine: so the main one is asked
+    first, unless it could not be reached. Everything is pinned, so no index can slip in another version.
+    """
+    main = (pip_setting("index-url") or ["https://pypi.org/simple"])[-1]
+    extra = pip_setting("extra-index-url")
+    options = ["--index-url", main, "--index-strategy", "unsafe-first-match"]
+    for url in [*([] if extra_first or not extra else [main]), *extra]:
+        options += ["--extra-index-url", url]
     for link in pip_setting("find-links"):
         options += ["--find-links", link]
-    extra = pip_setting("extra-index-url")
-    for url in extra:
-        options += ["--extra-index-url", url]
-    for url in pip_setting("index-url")[-1:]:
-        options += ["--index-url", url]
-    if pip_setting("no-index")[-1:] in (["1"], ["true"], ["yes"], ["on"]):
-        options += ["--no-index"]
-    # Like pip: a version may come from any index. Everything is pinned, so none can slip in a newer one.
-    return [*options, "--index-strategy", "unsafe-best-match"] if extra else options
-
-
-def pip_setting(name: str) -> list[str]:
-    """All values of one pip setting, as pip merges them: the environment counts beside the files."""
-    found: list[str] = []
-    for scope in ("global", "install"):
-        command = [PYTHON, "-m", "pip", "config", "get", f"{scope}.{name}"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        if answer.returncode == 0:
-            found += answer.stdout.split()
-    found += os.environ.get(f"PIP_{name.upper().replace('-', '_')}", "").split()
-    return list(dict.fromkeys(found))
+    without_index = pip_setting("no-index")[-1:] in (["1"], ["true"], ["yes"], ["on"])
+    return [*options, "--no-index"] if without_index else options
 
 
 def uv_environment() -> dict[str, str]:
-    """pip's certificate file counts for uv too; uv must not search for another environment."""
-    environ = dict(os.environ)
-    certificates = environ.get("PIP_CERT") or (pip_setting("cert")[:1] or [""])[0]
-    if certificates and "SSL_CERT_FILE" not in environ:
-        environ["SSL_CERT_FILE"] = certificates
-    return environ | {"UV_NO_CONFIG": "1", "UV_LINK_MODE": environ.get("UV_LINK_MODE", "copy")}
+    """The certificate file of pip counts for uv too."""
+    certificates = pip_setting("cert")[-1:]
+    return dict(os.environ) | ({"SSL_CERT_FILE": certificates[0]} if certificates else {})
+
+
+def pip_setting(name: str) -> list[str]:
+    """All values of one pip setting; those of the environment stand last."""
+    found: list[str] = []
+    for scope in ("global", "install", ":env:"):
+        found += pip_settings().get(f"{scope}.{name}", "").split()
+    return list(dict.fromkeys(found))
+
+
+@functools.cache
+def pip_settings() -> dict[str, str]:
+    """`pip config list`: lines like global.find-links='/wheels', the environment's begin with :env:."""
+    command: list[Path | str] = [PYTHON, "-m", "pip", "config", "list"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    pairs = [line.partition("=") for line in answer.stdout.splitlines()]
+    return {key: ast.literal_eval(value) for key, equals, value in pairs if equals}
 
 
 def write_locks() -> None:
     """Resolve pyproject.toml for Python 3.11 to 3.14 into both locks."""
     make_environment()
-    uv = uv_command()
+    uv = uv_program()
     if uv is None:
         raise SystemExit("the locks are made by uv, which is not to be had here")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    torch = next(line for line in project["dependencies"] if line.startswith("torch=="))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    torch = next(line for line in project["project"]["dependencies"] if line.startswith("torch=="))
+    # The build system, and what it asks for to install in place, are locked too: nothing else is fetched.
+    build = "\n".join([*project["build-system"]["requires"], "editables"])
     for name, lock in LOCKS.items():
-        command = [*uv, "pip", "compile", "pyproject.toml", "--universal", "--python-version", "3.11"]
-        command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", *uv_sources()]
-        command += ["--extra", "dev"] if name == "dev" else []
+        command: list[Path | str] = [
+            uv,
+            "pip",
+            "compile",
+            "pyproject.toml",
+            "-",
+            "--universal",
+            "--python-version",
+            "3.11",
+        ]
+        command += [
+            "--no-header",
+            "--no-annotate",
+            "--no-emit-index-url",
+            "--no-emit-find-links",
+            *uv_sources(),
+        ]
+        command += ["--extra", "dev", "--constraint", LOCKS["run"]] if name == "dev" else []
         answer = subprocess.run(  # noqa: S603
-            command, cwd=ROOT, env=uv_environment(), stdout=subprocess.PIPE, text=True, check=True
+            command,
+            cwd=ROOT,
+            env=uv_environment(),
+            input=build,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         pins = [line for line in answer.stdout.splitlines() if line and not FOLLOWS_TORCH.match(line)]
         head = f"# Made by `make lock` from pyproject.toml ({name}). torch's own parts follow from its build."
         lock.write_text("\n".join([head, *sorted([*pins, torch])]) + "\n")
 
 
-def run(command: list[Path | str], *, check: bool = True) -> int:
-    """Run a program, its output goes to stderr: stdout belongs to the command that comes after."""
-    return subprocess.run(command, cwd=ROOT, env=uv_environment_once(), stdout=sys.stderr, check=check).returncode  # noqa: S603
+def run(command: Sequence[Path | str], *, environ: dict[str, str] | None = None, check: bool = True) -> int:
+    """Run a program; its output goes to stderr, because stdout belongs to the command that comes after."""
+    return subprocess.run(command, cwd=ROOT, env=environ, stdout=sys.stderr, check=check).returncode  # noqa: S603
 
 
 def say(text: str) -> None:

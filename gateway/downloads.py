@@ -6,8 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, Router, get, head
-from litestar.exceptions import NotFoundException, PermissionDeniedException, ServiceUnavailableException
+from litestar import MediaType, Request, Response, Router, get, head
+from litestar.di import NamedDependency
+from litestar.exceptions import (
+    HTTPException,
+    NotFoundException,
+    PermissionDeniedException,
+    ServiceUnavailableException,
+)
 from litestar.response import Stream
 
 from gateway.audio import CONTENT_TYPES
@@ -61,7 +67,9 @@ def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
 
 
 @get("/{key:path}", name="audio")
-async def get_audio(request: AnyRequest, store: AudioStore, signer: UrlSigner) -> Response[None] | Stream:
+async def get_audio(
+    request: AnyRequest, store: NamedDependency[AudioStore], signer: NamedDependency[UrlSigner]
+) -> Response[None] | Stream:
     """The stored file, or the part of it that Range asks for."""
     grant, key = _verified(request, signer)
     redirect = await _redirect(request, store, grant, key)
@@ -74,15 +82,20 @@ async def get_audio(request: AnyRequest, store: AudioStore, signer: UrlSigner) -
         part = parse_range(_range_header(request, found), found.size_bytes)
         span = part or ByteRange(0, found.size_bytes)
         chunks = await store.open(key, start=span.start, length=span.end - span.start)
-    except RangeUnsatisfiable:
-        return Response(None, status_code=416, headers={"content-range": f"bytes */{found.size_bytes}"})
+    except RangeUnsatisfiable as error:
+        extent = {"content-range": f"bytes */{found.size_bytes}"}
+        raise HTTPException(
+            "no byte of the file is in that range", status_code=416, headers=extent
+        ) from error
     except (ObjectMissing, StoreUnavailable) as error:
         raise _http_error(error) from error
     return _stream(chunks, _headers(key, grant, found, span), part, found)
 
 
 @head("/{key:path}", name="audio-head")
-async def head_audio(request: AnyRequest, store: AudioStore, signer: UrlSigner) -> Response[None]:
+async def head_audio(
+    request: AnyRequest, store: NamedDependency[AudioStore], signer: NamedDependency[UrlSigner]
+) -> Response[None]:
     """What GET would answer, without the bytes; HEAD knows no ranges."""
     grant, key = _verified(request, signer)
     redirect = await _redirect(request, store, grant, key)
@@ -125,7 +138,12 @@ async def _redirect(
         raise _http_error(error) from error
     if url is None:
         return None
-    return Response(None, status_code=302, headers={"location": url, "cache-control": "no-store"})
+    return Response(
+        None,
+        status_code=302,
+        headers={"location": url, "cache-control": "no-store"},
+        media_type=MediaType.TEXT,
+    )
 
 
 def _stream(

@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from gateway.audio import AudioFormat, AudioSettings
+
 SAMPLE_RATE: Final = 48_000
 """Hz of every master recording."""
 
@@ -29,28 +31,11 @@ class Task(StrEnum):
     TEXT2MUSIC = "text2music"
 
 
-class Format(StrEnum):
-    """The container that is delivered."""
-
-    FLAC = "flac"
-    WAV = "wav"
-    MP3 = "mp3"
-    OGG = "ogg"
-
-
 class ResponseFormat(StrEnum):
     """How the audio is handed over."""
 
     URL = "url"
     B64_JSON = "b64_json"
-
-
-class LossySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Wishes for mp3 and ogg: kbit/s, channels, Hz; None leaves the choice to us."""
-
-    bitrate: int | None = None
-    channels: int | None = None
-    sample_rate: int | None = None
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -72,8 +57,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     """`C major`, `F# minor`, `Bb major`"""
     time_signature: int | None = None
     vocal_language: str | None = None
-    format: Format = Format.FLAC
-    audio_settings: LossySettings | None = None
+    format: AudioFormat = AudioFormat.FLAC
+    audio_settings: AudioSettings | None = None
     response_format: ResponseFormat = ResponseFormat.URL
     return_base64: bool = False
 

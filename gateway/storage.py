@@ -63,8 +63,8 @@ class AudioStore:
     def __init__(self, storage_url: str) -> None:
         """`file:///folder` (made when missing) or `s3://bucket/prefix`.
 
-        S3 credentials, region and endpoint come from the standard AWS_* environment, read by obstore; a
-        plain http endpoint also needs AWS_ALLOW_HTTP=true.
+        S3 credentials, region and endpoint (also plain http) come from the standard AWS_* environment,
+        which obstore reads.
         """
         self._folder: Path | None = None
         self._store: LocalStore | S3Store
@@ -77,6 +77,7 @@ class AudioStore:
                 self._store = S3Store.from_url(
                     storage_url,
                     client_options={
+                        "allow_http": True,
                         "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
                         "timeout": timedelta(seconds=_REQUEST_SECONDS),
                     },

@@ -139,6 +139,7 @@ class Supervisor:
         try:
             for child in self.children:
                 child.spec.log.parent.mkdir(parents=True, exist_ok=True)
+                child.spec.log.touch(mode=0o600)
                 bound_log(child.spec.log)
                 child.start()
         except BaseException:

@@ -57,6 +57,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     sha256: str
     seed: int
+    file_name: str
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):

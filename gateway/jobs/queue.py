@@ -14,7 +14,7 @@ import billing
 from gateway.generation import GenerationRequest
 
 LEASE_SECONDS: Final = 10
-HEARTBEAT_SECONDS: Final = 2
+HEARTBEAT_SECONDS: Final = 1
 MAX_ATTEMPTS: Final = 3
 """A job that has cost this many workers their life is not tried again."""
 CHANNEL: Final = "antiphon_jobs"
@@ -158,3 +158,40 @@ async def take_back_lapsed(conn: billing.Connection) -> int:
         MAX_ATTEMPTS,
     )
     return len(rows)
+
+
+async def note_accepted(conn: billing.Connection, claim: Claim, provider_ref: str, remote_task: str) -> None:
+    """The backend has taken the attempt; `remote_task` is JSON with which it can be found again."""
+    await conn.execute(
+        """
+        UPDATE attempt SET state = 'accepted', sent_at = now(), provider_ref = $3, remote_task = $4::jsonb
+         WHERE job_id = $1 AND n = $2 AND state = 'intent'
+        """,
+        claim.job_id,
+        claim.attempt,
+        provider_ref,
+        remote_task,
+    )
+
+
+async def queue_again(conn: billing.Connection, claim: Claim, *, code: str, message: str) -> bool:
+    """Queue a job whose attempt failed for another try; False if it was its last or is not ours."""
+    row = await conn.fetchrow(
+        """
+        WITH back AS (
+            UPDATE job SET status = 'queued', worker_id = NULL, lease_until = NULL, progress = 0
+             WHERE id = $1 AND fence = $2 AND status = 'processing'
+               AND attempts < $5 AND cancel_requested_at IS NULL
+            RETURNING id, attempts
+        )
+        UPDATE attempt SET state = 'failed', finished_at = now(), error_code = $3, error_message = $4
+          FROM back WHERE attempt.job_id = back.id AND attempt.n = back.attempts
+        RETURNING attempt.job_id
+        """,
+        claim.job_id,
+        claim.fence,
+        code,
+        message,
+        MAX_ATTEMPTS,
+    )
+    return row is not None

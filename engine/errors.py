@@ -1,0 +1,63 @@
+"""Everything the engine can say no with, drawn by who must act.
+
+EngineError
+├── RequestError          the caller: this request will never work
+│   ├── InvalidRequest    a value is out of range (also a ValueError)
+│   └── UnknownModel      no runner of this engine has the model
+├── Unavailable           the caller, later or elsewhere
+│   ├── EngineFull        as many requests wait as may wait
+│   └── EngineClosed      the engine is shutting down
+├── Canceled              nobody: the caller asked for it
+└── RenderError           the operator, or another backend
+    ├── OutOfMemory       this request did not fit
+    ├── RenderFailed      the runner crashed or broke its promise; `__cause__` has the reason
+    └── DeviceUnavailable the asked device does not exist here
+"""
+
+
+class EngineError(Exception):
+    """The root; catching it catches everything the engine raises on purpose."""
+
+
+class RequestError(EngineError):
+    """This request will never work, here or later."""
+
+
+class InvalidRequest(RequestError, ValueError):
+    """A value of the request is out of range; the message names the field."""
+
+
+class UnknownModel(RequestError):
+    """No runner of this engine has the model."""
+
+
+class Unavailable(EngineError):
+    """Not now; the same request may work later or elsewhere."""
+
+
+class EngineFull(Unavailable):
+    """As many requests wait as may wait."""
+
+
+class EngineClosed(Unavailable):
+    """The engine is shutting down and takes nothing new."""
+
+
+class Canceled(EngineError):
+    """The caller canceled; ends the future of a canceled ticket."""
+
+
+class RenderError(EngineError):
+    """The request was fine; rendering it was not."""
+
+
+class OutOfMemory(RenderError):
+    """This request did not fit into the device's memory."""
+
+
+class RenderFailed(RenderError):
+    """The runner crashed or broke its promise; `__cause__` has the reason."""
+
+
+class DeviceUnavailable(RenderError):
+    """The asked device does not exist on this machine."""

@@ -1,0 +1,82 @@
+"""create_app(): routes, dependencies, error handlers - the HTTP process put together."""
+
+from typing import Any
+
+from litestar import Litestar
+from litestar.config.app import AppConfig
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.middleware import DefineMiddleware
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
+
+from gateway import downloads, operations
+from gateway.bootstrap import Live
+from gateway.dialects.native import errors, routes
+from gateway.errors import GatewayError
+from gateway.observability import ObserveRequests
+
+MAX_BODY_BYTES = 1_000_000
+
+
+def create_app(live: Live) -> Litestar:
+    """The application on objects that `bootstrap` has opened and will close."""
+    dependencies: dict[str, Any] = {
+        "jobs": live.jobs,
+        "catalog": live.catalog,
+        "renderer": live.renderer,
+        "pool": live.pool,
+        "store": live.store,
+        "signer": live.signer,
+        "settings": live.settings,
+        "process_metrics": live.metrics,
+    }
+    app = Litestar(
+        route_handlers=[
+            routes.router,
+            downloads.router,
+            operations.healthz,
+            operations.readyz,
+            operations.metrics,
+            operations.errors_page,
+            operations.docs_assets(),
+        ],
+        dependencies={name: _provide(value) for name, value in dependencies.items()},
+        exception_handlers={
+            GatewayError: errors.handle_gateway_error,
+            HTTPException: errors.handle_http_exception,
+            Exception: errors.handle_unexpected,
+        },
+        middleware=[DefineMiddleware(ObserveRequests, metrics=live.metrics)],
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=_openapi(),
+        on_app_init=[_quiet],
+    )
+    app.state.key_directory = live.keys
+    return app
+
+
+def _provide(value: Any) -> Provide:
+    return Provide(lambda: value, sync_to_thread=False, use_cache=True)
+
+
+def _openapi() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Antiphon",
+        version="0.1.0",
+        description="Music generation with exact per-second billing.",
+        path="/docs",
+        render_plugins=[operations.swagger_plugin()],
+        components=Components(
+            security_schemes={
+                "bearer": SecurityScheme(type="http", scheme="bearer"),
+                "x-api-key": SecurityScheme(type="apiKey", name="x-api-key", security_scheme_in="header"),
+            }
+        ),
+    )
+
+
+def _quiet(config: AppConfig) -> AppConfig:
+    """Our own middleware logs requests; Litestar's would log their bodies."""
+    config.logging_config = None
+    return config

@@ -1,0 +1,120 @@
+"""Our own torch engine, in this process, behind the Backend protocol."""
+
+import asyncio
+from typing import Final
+
+from engine import (
+    Canceled,
+    Engine,
+    EngineError,
+    EngineRequest,
+    EngineResult,
+    OutOfMemory,
+    RequestError,
+    Ticket,
+    Unavailable,
+)
+from gateway.backends.base import (
+    BackendUnavailable,
+    Failed,
+    Recording,
+    RemoteTask,
+    RenderTask,
+    Running,
+    Succeeded,
+    TaskState,
+)
+from gateway.catalog import SANDBOX
+from gateway.jobs.job import JobErrorCode
+
+POLL_SECONDS: Final = 0.2
+
+
+class EngineBackend:
+    """Renders in the engine's thread; a task dies with this process, so it is not resumable."""
+
+    name: Final = "engine"
+    resumable: Final = False
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._tickets: dict[str, Ticket] = {}
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """One queue per model that the engine has loaded."""
+        return tuple(sorted(self._engine.models))
+
+    async def submit(self, task: RenderTask) -> RemoteTask:
+        """Queue the song in the engine."""
+        request = to_engine_request(task, model=SANDBOX)
+        try:
+            self._tickets[request.id] = self._engine.submit(request)
+        except Unavailable as error:
+            raise BackendUnavailable(str(error)) from error
+        return RemoteTask(backend=self.name, ref=request.id)
+
+    async def poll(self, task: RemoteTask) -> TaskState:
+        """The ticket's state, after at most POLL_SECONDS."""
+        ticket = self._tickets[task.ref]
+        try:
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ticket.future)), POLL_SECONDS)
+        except TimeoutError:
+            return Running(ticket.progress)
+        except EngineError:
+            pass  # told below, from the ticket
+        del self._tickets[task.ref]
+        return _outcome(ticket)
+
+    async def cancel(self, task: RemoteTask) -> None:
+        """Takes effect between two rendering steps."""
+        if ticket := self._tickets.get(task.ref):
+            ticket.cancel()
+
+
+def to_engine_request(task: RenderTask, *, model: str) -> EngineRequest:
+    """The vendor-free request in the engine's words; what is not wanted is asked for in the negative."""
+    request = task.request
+    unwanted = [f"no {tag.strip()}" for tag in (request.negative_prompt or "").split(",") if tag.strip()]
+    return EngineRequest(
+        id=f"{task.job_id.hex}-{task.attempt}",
+        model=model,
+        prompt=", ".join([request.prompt, *unwanted]),
+        lyrics=request.lyrics,
+        frames=request.frames,
+        seed=request.seed,
+        bpm=request.bpm,
+        key_scale=request.key_scale,
+        time_signature=request.time_signature,
+        vocal_language=request.vocal_language,
+        instrumental=request.instrumental,
+    )
+
+
+def _outcome(ticket: Ticket) -> TaskState:
+    error = ticket.future.exception()
+    if error is None:
+        return _succeeded(ticket.future.result())
+    match error:
+        case Canceled():
+            return Failed(code=JobErrorCode.JOB_CANCELLED, message="the job was cancelled")
+        case OutOfMemory():
+            return Failed(code=JobErrorCode.OUT_OF_MEMORY, message="the song did not fit into memory")
+        case RequestError():
+            return Failed(code=JobErrorCode.UPSTREAM_ERROR, message=str(error))
+        case EngineError():
+            return Failed(
+                code=JobErrorCode.UPSTREAM_ERROR, message="the engine failed to render", retryable=True
+            )
+        case _:
+            raise error
+
+
+def _succeeded(result: EngineResult) -> Succeeded:
+    recording = Recording(
+        samples=result.samples,
+        sample_rate=result.sample_rate,
+        seed=result.seed,
+        deterministic=result.deterministic,
+    )
+    return Succeeded((recording,))

@@ -1,0 +1,95 @@
+"""Settings become live objects here, opened and closed in one place; the only wiring of both processes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import asyncpg
+import msgspec
+
+from gateway import schema
+from gateway.auth.directory import KeyDirectory
+from gateway.catalog import Catalog, read_catalog
+from gateway.config_watch import ConfigWatch
+from gateway.dialects.native.render import JobRenderer
+from gateway.embedded import read_dsn
+from gateway.jobs.service import Jobs
+from gateway.observability import Metrics
+from gateway.settings import Settings, SettingsError
+from gateway.signed_urls import UrlSigner
+from gateway.storage import AudioStore
+
+HTTP_POOL_SIZE = 12
+COMMAND_TIMEOUT_SECONDS = 30
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the HTTP process works with."""
+
+    settings: Settings
+    pool: "asyncpg.Pool[asyncpg.Record]"
+    catalog: Catalog
+    keys: KeyDirectory
+    jobs: Jobs
+    store: AudioStore
+    signer: UrlSigner
+    renderer: JobRenderer
+    metrics: Metrics
+
+
+def database_url(settings: Settings) -> str:
+    """The configured database, else the embedded one of a running `antiphon up`."""
+    dsn = settings.database_url or read_dsn(settings.home)
+    if dsn is None:
+        raise SettingsError(
+            "no database: set ANTIPHON_DATABASE_URL, or start `antiphon up` with the same ANTIPHON_HOME"
+        )
+    return dsn
+
+
+async def connect(settings: Settings) -> "asyncpg.Connection[asyncpg.Record]":
+    """One connection outside any pool, for commands and listeners."""
+    return await asyncpg.connect(database_url(settings), timeout=10)
+
+
+@contextlib.asynccontextmanager
+async def open_pool(settings: Settings, *, size: int) -> AsyncIterator["asyncpg.Pool[asyncpg.Record]"]:
+    """A pool on a database whose schema is ours; raises SchemaError otherwise."""
+    async with asyncpg.create_pool(
+        database_url(settings),
+        min_size=min(2, size),
+        max_size=size,
+        command_timeout=COMMAND_TIMEOUT_SECONDS,
+    ) as pool:
+        async with pool.acquire() as conn:
+            await schema.check(conn)
+        yield pool
+
+
+@contextlib.asynccontextmanager
+async def open_http(settings: Settings) -> AsyncIterator[Live]:
+    """The HTTP process' objects."""
+    catalog = read_catalog(settings.catalog)
+    store = AudioStore(settings.storage_url)
+    signer = UrlSigner(settings.secret_key)
+    metrics = Metrics()
+    async with open_pool(settings, size=HTTP_POOL_SIZE) as pool:
+        watch = ConfigWatch(pool)
+        await watch.refresh()
+        watching = asyncio.create_task(watch.run())
+        jobs = Jobs(pool=pool, watch=watch, on_batch=metrics.observe_admission)
+        try:
+            yield Live(
+                settings=settings,
+                pool=pool,
+                catalog=catalog,
+                keys=KeyDirectory(pool=pool, watch=watch, secret_key=settings.secret_key),
+                jobs=jobs,
+                store=store,
+                signer=signer,
+                renderer=JobRenderer(store=store, signer=signer, public_url=settings.public_url),
+                metrics=metrics,
+            )
+        finally:
+            await jobs.close()
+            watching.cancel()

@@ -1,0 +1,55 @@
+"""What short commands share: run one coroutine on one connection, print text or one JSON object."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import asyncpg
+import click
+import msgspec
+
+import billing
+from gateway import schema
+from gateway.bootstrap import connect
+from gateway.errors import GatewayError
+from gateway.jobs.lane import DATABASE_ERRORS
+from gateway.settings import Settings, read_settings
+
+Result = TypeVar("Result")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+
+
+def run(
+    action: Callable[["asyncpg.Connection[asyncpg.Record]", Settings], Awaitable[Result]],
+) -> Result:
+    """Run `action` in one transaction; what is expected to go wrong becomes one line and exit status 1."""
+    settings = read_settings(os.environ)
+    try:
+        return asyncio.run(_run(action, settings))
+    except (GatewayError, billing.BillingError, schema.SchemaError) as error:
+        raise click.ClickException(str(error)) from error
+    except DATABASE_ERRORS as error:
+        raise click.ClickException(f"the database cannot be used: {error}") from error
+
+
+def show(value: dict[str, Any], *, as_json: bool) -> None:
+    """The result, as a JSON object or as lines for people."""
+    if as_json:
+        click.echo(msgspec.json.encode(value).decode())
+        return
+    width = max(map(len, value))
+    for name, item in value.items():
+        click.echo(f"{name.ljust(width)}  {item}")
+
+
+async def _run(
+    action: Callable[["asyncpg.Connection[asyncpg.Record]", Settings], Awaitable[Result]], settings: Settings
+) -> Result:
+    conn = await connect(settings)
+    try:
+        await schema.check(conn)
+        return await action(conn, settings)
+    finally:
+        await conn.close()

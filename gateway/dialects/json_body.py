@@ -1,0 +1,107 @@
+"""JSON from strangers: every malformed body becomes one clear 400 that names the field.
+
+msgspec is strict and fast, but some inputs leave it as other errors (invalid UTF-8, deep nesting)
+or pass although Postgres will not take them (NUL): those are caught here. Decoding is typed, so
+nesting costs nothing where no nesting is expected.
+"""
+
+import difflib
+import re
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from gateway.errors import GatewayError, InvalidRequest, UnknownParameter
+
+T = TypeVar("T")
+
+_UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$\.?(.*)`)?", re.DOTALL)
+_MISSING_FIELD: Final = re.compile(r"Object missing required field `(.*?)`(?: - at `\$\.?(.*)`)?")
+
+
+def decode_body(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """The decoded body. Raises InvalidRequest or UnknownParameter; never anything else."""
+    if not raw:
+        raise InvalidRequest("the body is empty: send a JSON object")
+    try:
+        body = decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), decoder.type) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise InvalidRequest(f"the body is not valid JSON: {_brief(error)}") from error
+    if b"\\u0000" in raw:
+        _check_text(body, "")
+    return body
+
+
+def _check_text(value: Any, path: str) -> None:
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise InvalidRequest(f"{path} contains a NUL character; remove it", param=path)
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            _check_text(getattr(value, name), f"{path}.{name}" if path else name)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_text(key, path)
+            _check_text(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_text(item, f"{path}[{index}]")
+
+
+def _explain(message: str, type_: Any) -> GatewayError:
+    """Msgspec's message in our words: which field, and what would do."""
+    if match := _UNKNOWN_FIELD.fullmatch(message):
+        return _unknown_field(match[1], match[2] or "", type_)
+    if match := _MISSING_FIELD.fullmatch(message):
+        path = ".".join(filter(None, (match[2], match[1])))
+        return InvalidRequest(f"{path} is required", param=path)
+    text, _, place = message.partition(" - at `")
+    field = place.removeprefix("key in ").removeprefix("$").removeprefix(".").removesuffix("`") or None
+    wanted = text[:1].lower() + text[1:]
+    return InvalidRequest(f"{field or 'the body'}: {wanted}", param=field, suggestion=_hint(text))
+
+
+def _unknown_field(name: str, parent: str, type_: Any) -> UnknownParameter:
+    fields = _fields_at(type_, parent)
+    near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+    path = ".".join(filter(None, (parent, name[:100])))
+    return UnknownParameter(
+        f"there is no parameter {path!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+        param=path,
+        suggestion=near[0] if near else None,
+    )
+
+
+def _fields_at(type_: Any, parent: str) -> list[str]:
+    """Names that are valid inside the object at `parent`."""
+    info = msgspec.inspect.type_info(type_)
+    for step in filter(None, parent.split(".")):
+        field = _struct_fields(info).get(step)
+        if field is None:
+            return []
+        info = field
+    return list(_struct_fields(info))
+
+
+def _struct_fields(info: Any) -> dict[str, Any]:
+    if isinstance(info, msgspec.inspect.UnionType):
+        structs = [t for t in info.types if isinstance(t, msgspec.inspect.StructType)]
+        info = structs[0] if structs else None
+    if not isinstance(info, msgspec.inspect.StructType):
+        return {}
+    return {field.encode_name: field.type for field in info.fields}
+
+
+def _hint(text: str) -> str | None:
+    is_number_wanted = text.startswith(("Expected `float", "Expected `int"))
+    return "send a JSON number, without quotes" if is_number_wanted and text.endswith("`str`") else None
+
+
+def _brief(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return str(error)[:200]

@@ -1,0 +1,122 @@
+"""The error envelope of our own API, for every way in which a request can fail."""
+
+from typing import Any, Final
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.response import Response as LitestarResponse
+
+from gateway.errors import (
+    Forbidden,
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    LinkRefused,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
+from gateway.jobs.lane import DATABASE_ERRORS, is_lost_connection
+
+DOC_PATH: Final = "/docs/errors"
+
+log = structlog.get_logger("http")
+
+AnyRequest = Request[Any, Any, Any]
+
+_BY_STATUS: Final[dict[int, type[GatewayError]]] = {
+    403: LinkRefused,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: PayloadTooLarge,
+    415: UnsupportedMediaType,
+    503: Overloaded,
+}
+
+
+class ErrorBody(msgspec.Struct, kw_only=True):
+    """What went wrong, whose move it is, and that nothing was charged."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    suggestion: str | None
+    charged: bool
+    retryable: bool
+    request_id: str
+    doc_url: str
+    required_usd: str | msgspec.UnsetType = msgspec.UNSET
+    available_usd: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class ErrorEnvelope(msgspec.Struct, kw_only=True):
+    """Every error answer."""
+
+    error: ErrorBody
+
+
+def render_error(request: AnyRequest, error: GatewayError) -> Response[ErrorEnvelope]:
+    """The envelope, and the headers that keep well-made clients from retrying in vain."""
+    headers = {}
+    if error.retry_after_seconds is not None:
+        headers["retry-after"] = str(error.retry_after_seconds)
+    if not error.retryable:
+        headers["x-should-retry"] = "false"
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    body = ErrorBody(
+        message=error.message,
+        type=error.type,
+        param=error.param,
+        code=error.code,
+        suggestion=error.suggestion,
+        charged=False,
+        retryable=error.retryable,
+        request_id=request.scope["state"].get("request_id", ""),
+        doc_url=f"{DOC_PATH}#{error.code}",
+        **error.details,
+    )
+    return LitestarResponse(ErrorEnvelope(error=body), status_code=error.status, headers=headers)
+
+
+def handle_gateway_error(request: AnyRequest, error: GatewayError) -> Response[ErrorEnvelope]:
+    """An expected refusal."""
+    return render_error(request, error)
+
+
+def handle_http_exception(request: AnyRequest, error: HTTPException) -> Response[ErrorEnvelope]:
+    """Litestar's own refusals: unknown paths and methods, bad query parameters, sizes."""
+    if error.status_code >= 500 and error.status_code != 503:
+        return handle_unexpected(request, error)
+    kind = _BY_STATUS.get(error.status_code, InvalidRequest)
+    return render_error(request, kind(_message(error, kind), param=_param(error)))
+
+
+def handle_unexpected(request: AnyRequest, error: Exception) -> Response[ErrorEnvelope]:
+    """A lost database is 503 and retryable; anything else is a defect, logged without being told."""
+    request_id = request.scope["state"].get("request_id", "")
+    if isinstance(error, DATABASE_ERRORS) and is_lost_connection(error):
+        log.warning("http.database_lost", request_id=request_id, error=type(error).__name__)
+        return render_error(request, Overloaded("the database cannot be reached", retry_after_seconds=2))
+    log.error("http.unexpected", request_id=request_id, exc_info=error)
+    return render_error(request, InternalError("an unexpected error; it was logged under this request id"))
+
+
+def _message(error: HTTPException, kind: type[GatewayError]) -> str:
+    if kind is NotFound:
+        return "there is nothing at this path"
+    if issubclass(kind, Forbidden | MethodNotAllowed | PayloadTooLarge | Overloaded):
+        return error.detail
+    problems = error.extra if isinstance(error.extra, list) else []
+    described = [f"{p.get('key')}: {p.get('message')}" for p in problems if isinstance(p, dict)]
+    return "; ".join(described) or error.detail
+
+
+def _param(error: HTTPException) -> str | None:
+    problems = error.extra if isinstance(error.extra, list) else []
+    return next((str(p["key"]) for p in problems if isinstance(p, dict) and p.get("key")), None)

@@ -1,0 +1,50 @@
+"""Who calls, and what is in the body: both are settled before a handler runs, in this order."""
+
+from typing import Any, Final
+
+import msgspec
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.handlers.base import BaseRouteHandler
+
+from gateway.auth.directory import KeyDirectory
+from gateway.auth.principal import Principal
+from gateway.dialects.json_body import decode_body
+from gateway.errors import UnsupportedMediaType
+
+_decoders: Final[dict[Any, msgspec.json.Decoder[Any]]] = {}
+
+
+class GatewayRequest(Request[None, Principal, State]):
+    """A request whose JSON is decoded strictly, straight into the handler's type."""
+
+    async def json(self) -> Any:
+        """The body as the type that the handler declares; raises InvalidRequest."""
+        field = self.route_handler.parsed_data_field
+        if field is None:
+            return await super().json()
+        content_type, _ = self.content_type
+        if content_type not in {"application/json", ""} and not content_type.endswith("+json"):
+            raise UnsupportedMediaType("send JSON: content-type application/json")
+        decoder = _decoders.get(field.annotation)
+        if decoder is None:
+            decoder = _decoders[field.annotation] = msgspec.json.Decoder(field.annotation)
+        return decode_body(await self.body(), decoder)
+
+
+async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: the caller's key, before anything of the body is read."""
+    directory: KeyDirectory = connection.app.state.key_directory
+    client = connection.client
+    connection.scope["auth"] = await directory.authenticate(
+        presented_key(connection), client_host=client.host if client else None
+    )
+
+
+def presented_key(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
+    """`Authorization: Bearer ...`, else `x-api-key`."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return connection.headers.get("x-api-key")

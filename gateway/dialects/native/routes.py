@@ -1,0 +1,286 @@
+"""Our own API at the root: generations, jobs, models, balance, key."""
+
+import hashlib
+import re
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import asyncpg
+import msgspec
+from litestar import Response, Router, delete, get, post
+from litestar.params import Parameter as QueryParameter
+from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
+
+import billing
+from gateway.catalog import Catalog
+from gateway.dialects.native.body import GenerationBody
+from gateway.dialects.native.documents import ERRORS, SUBMIT_ERRORS
+from gateway.dialects.native.guarding import GatewayRequest, require_key
+from gateway.dialects.native.models import ModelList, ModelView, model_view
+from gateway.dialects.native.render import JobRenderer, JobView
+from gateway.dialects.native.validation import check_body, check_metadata
+from gateway.errors import InvalidRequest, JobNotFound
+from gateway.ids import parse_id
+from gateway.jobs.job import JobStatus
+from gateway.jobs.reading import MAX_PAGE, JobFilter
+from gateway.jobs.service import Jobs, Order
+
+MAX_IDEMPOTENCY_KEY_CHARACTERS: Final = 255
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
+_STATUSES: Final = {
+    "queued": (JobStatus.QUEUED,),
+    "processing": (JobStatus.PROCESSING,),
+    "completed": (JobStatus.COMPLETED,),
+    "failed": (JobStatus.FAILED, JobStatus.CANCELED),
+}
+
+
+class JobList(msgspec.Struct, kw_only=True):
+    """A page of jobs, newest first; pass `next_cursor` as `cursor` for the next one."""
+
+    object: str = "list"
+    data: list[JobView]
+    has_more: bool
+    next_cursor: str | None
+
+
+class BalanceView(msgspec.Struct, kw_only=True):
+    """The organization's money, as decimal strings in USD; balance = available + held."""
+
+    object: str = "balance"
+    balance_usd: str
+    held_usd: str
+    available_usd: str
+
+
+class KeyView(msgspec.Struct, kw_only=True):
+    """The key that was sent: what it may do. The key itself is never shown again."""
+
+    object: str = "key"
+    id: str
+    organization_id: str
+    project_id: str | None
+    test: bool
+    scopes: list[str] | None
+    models: list[str] | None
+    requests_per_minute: int | None
+    max_open_jobs: int | None
+    expires_at: datetime | None
+
+
+@post("/audio/generations", status_code=HTTP_202_ACCEPTED, responses=SUBMIT_ERRORS)
+async def create_generation(
+    request: GatewayRequest, data: GenerationBody, jobs: Jobs, catalog: Catalog, renderer: JobRenderer
+) -> Response[JobView]:
+    """Generate music.
+
+    The money for the longest possible result is reserved and the job is stored before the answer
+    leaves; poll `Location` until the status is `completed` or `failed`. Only delivered seconds are
+    charged. Send `Idempotency-Key` to be safe against sending twice.
+    """
+    model = catalog.find(data.model)
+    checked = check_body(data, model)
+    check_metadata(data.metadata)
+    submitted = await jobs.submit(
+        request.auth,
+        Order(
+            model=model,
+            request=checked.request,
+            request_hash=hashlib.sha256(b"/v1/audio/generations\n" + await request.body()).digest(),
+            warnings=checked.warnings,
+            metadata=data.metadata,
+            idempotency_key=idempotency_key(request.headers.get("idempotency-key")),
+        ),
+    )
+    job = submitted.job
+    headers = {"location": f"/v1/jobs/{job.id.hex}"}
+    if submitted.replayed:
+        headers["idempotent-replayed"] = "true"
+    return Response(await renderer.view(job, origin=origin(request)), headers=headers, status_code=202)
+
+
+@get("/jobs/{job_id:str}", responses=ERRORS)
+async def read_job(
+    request: GatewayRequest, job_id: str, jobs: Jobs, renderer: JobRenderer, include: str | None = None
+) -> JobView:
+    """One job. `include=attempts` adds every try at a backend."""
+    if include not in {None, "attempts"}:
+        raise InvalidRequest("include must be attempts", param="include", suggestion="attempts")
+    job = await jobs.read(request.auth, _job_id(job_id))
+    attempts = await jobs.attempts(job) if include else None
+    return await renderer.view(job, origin=origin(request), attempts=attempts)
+
+
+@get("/jobs", responses=ERRORS)
+async def list_jobs(
+    request: GatewayRequest,
+    jobs: Jobs,
+    renderer: JobRenderer,
+    limit: int = 20,
+    cursor: str | None = None,
+    status: str | None = None,
+    model: str | None = None,
+    created_from: Annotated[str | None, QueryParameter(query="created[gte]")] = None,
+) -> JobList:
+    """Jobs of the organization (of a project key: its project), newest first; without inline audio."""
+    page, has_more = await jobs.list(
+        request.auth,
+        JobFilter(
+            statuses=_statuses(status),
+            model=model,
+            created_from=_moment(created_from),
+            before=_cursor(cursor),
+            limit=_limit(limit),
+        ),
+    )
+    views = [await renderer.view(job, origin=origin(request), inline=False) for job in page]
+    return JobList(data=views, has_more=has_more, next_cursor=page[-1].id.hex if has_more else None)
+
+
+@post("/jobs/{job_id:str}/cancel", status_code=HTTP_200_OK, responses=ERRORS)
+async def cancel_job(request: GatewayRequest, job_id: str, jobs: Jobs, renderer: JobRenderer) -> JobView:
+    """End a job. A queued one ends now; a running one as soon as its worker can stop. Never charged."""
+    job = await jobs.cancel(request.auth, _job_id(job_id))
+    return await renderer.view(job, origin=origin(request))
+
+
+@delete("/jobs/{job_id:str}", status_code=HTTP_200_OK, responses=ERRORS)
+async def delete_job(request: GatewayRequest, job_id: str, jobs: Jobs, renderer: JobRenderer) -> JobView:
+    """The same as `POST /v1/jobs/{job_id}/cancel`."""
+    job = await jobs.cancel(request.auth, _job_id(job_id))
+    return await renderer.view(job, origin=origin(request))
+
+
+@get("/models", responses=ERRORS)
+async def list_models(request: GatewayRequest, jobs: Jobs, catalog: Catalog) -> ModelList:
+    """All models with their ranges and the prices that are charged now."""
+    organization = request.auth.organization_id
+    return ModelList(data=[model_view(m, await jobs.price(m, organization)) for m in catalog.models.values()])
+
+
+@get("/models/{model_id:str}", responses=ERRORS)
+async def read_model(request: GatewayRequest, model_id: str, jobs: Jobs, catalog: Catalog) -> ModelView:
+    """One model, by id or alias."""
+    model = catalog.find(model_id)
+    return model_view(model, await jobs.price(model, request.auth.organization_id))
+
+
+@get("/balance", responses=ERRORS)
+async def read_balance(request: GatewayRequest, pool: asyncpg.Pool) -> BalanceView:
+    """What the organization has, what of it is held for running jobs, and what is free."""
+    async with pool.acquire() as conn:
+        account = await billing.read_account(conn, request.auth.organization_id)
+    return BalanceView(
+        balance_usd=billing.format_usd(account.posted_nano),
+        held_usd=billing.format_usd(account.held_nano),
+        available_usd=billing.format_usd(account.available_nano),
+    )
+
+
+@get("/key", responses=ERRORS)
+async def read_key(request: GatewayRequest) -> KeyView:
+    """What the presented key may do."""
+    principal = request.auth
+    return KeyView(
+        id=principal.key_id.hex,
+        organization_id=principal.organization_id.hex,
+        project_id=principal.project_id.hex if principal.project_id else None,
+        test=principal.test,
+        scopes=sorted(principal.scopes) if principal.scopes is not None else None,
+        models=sorted(principal.models) if principal.models is not None else None,
+        requests_per_minute=principal.requests_per_minute,
+        max_open_jobs=principal.max_open_jobs,
+        expires_at=principal.expires_at,
+    )
+
+
+router: Final = Router(
+    "/v1",
+    route_handlers=[
+        create_generation,
+        read_job,
+        list_jobs,
+        cancel_job,
+        delete_job,
+        list_models,
+        read_model,
+        read_balance,
+        read_key,
+    ],
+    guards=[require_key],
+    request_class=GatewayRequest,
+    security=[{"bearer": []}, {"x-api-key": []}],
+)
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """The key, bare or quoted as the IETF draft has it; raises InvalidRequest if it cannot be one."""
+    if header is None:
+        return None
+    key = header.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not _PRINTABLE.fullmatch(key) or len(key) > MAX_IDEMPOTENCY_KEY_CHARACTERS:
+        raise InvalidRequest(
+            f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters",
+            param="Idempotency-Key",
+            suggestion="a UUID",
+        )
+    return key
+
+
+def origin(request: GatewayRequest) -> str:
+    """Scheme and host that the request came to."""
+    return str(request.base_url).rstrip("/")
+
+
+def _job_id(text: str) -> uuid.UUID:
+    job_id = parse_id(text)
+    if job_id is None:
+        raise JobNotFound("there is no such job")
+    return job_id
+
+
+def _cursor(text: str | None) -> uuid.UUID | None:
+    if text is None:
+        return None
+    cursor = parse_id(text)
+    if cursor is None:
+        raise InvalidRequest("cursor must be the next_cursor of an earlier page", param="cursor")
+    return cursor
+
+
+def _limit(value: int) -> int:
+    if not 1 <= value <= MAX_PAGE:
+        raise InvalidRequest(
+            f"limit must be between 1 and {MAX_PAGE}",
+            param="limit",
+            suggestion=str(min(max(value, 1), MAX_PAGE)),
+        )
+    return value
+
+
+def _statuses(value: str | None) -> tuple[JobStatus, ...] | None:
+    if value is None:
+        return None
+    if value not in _STATUSES:
+        raise InvalidRequest(
+            f"status must be one of {', '.join(_STATUSES)}", param="status", suggestion="completed"
+        )
+    return _STATUSES[value]
+
+
+def _moment(value: str | None) -> datetime | None:
+    """ISO 8601 or Unix seconds."""
+    if value is None:
+        return None
+    try:
+        if value.isdecimal():
+            return datetime.fromtimestamp(int(value), UTC)
+        moment = datetime.fromisoformat(value)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidRequest(
+            "created[gte] must be a time", param="created[gte]", suggestion="2026-01-31T00:00:00Z"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,204 @@
+"""What a dialect does with jobs: submit, read, list, cancel. One object per process."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import asyncpg
+import msgspec
+
+import billing
+from gateway.auth.principal import Principal, Scope
+from gateway.catalog import Model
+from gateway.config_watch import ConfigWatch, RevisionCache
+from gateway.errors import GatewayError, ModelUnavailable
+from gateway.generation import SAMPLE_RATE, GenerationRequest
+from gateway.ids import new_id
+from gateway.jobs.admission import Replayed, Submission, Verdict, admit
+from gateway.jobs.job import Attempt, Job, JobStatus
+from gateway.jobs.lane import Lane
+from gateway.jobs.queue import CHANNEL
+from gateway.jobs.reading import JobFilter, list_jobs, read_attempts, read_job, request_cancel
+from gateway.routing import queue_for
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked request, as a dialect hands it over."""
+
+    model: Model
+    request: GenerationRequest
+    request_hash: bytes
+    """Digest of route and body: what `the same request` means for idempotency."""
+    warnings: tuple[str, ...] = ()
+    metadata: dict[str, str] | None = None
+    idempotency_key: str | None = None
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """The job, and whether it existed before."""
+
+    job: Job
+    replayed: bool
+
+
+class Jobs:
+    """Jobs of one gateway process: one admission lane, one price book, one wake-up call."""
+
+    def __init__(
+        self,
+        *,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        watch: ConfigWatch,
+        on_batch: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self._pool = pool
+        self._prices: RevisionCache[None, billing.PriceBook] = RevisionCache(watch, self._load_prices)
+        self._lane: Lane[Submission, Verdict] = Lane(self._admit, name="admission", on_batch=on_batch)
+        self._wake = Wake(pool)
+
+    async def submit(self, principal: Principal, order: Order) -> Submitted:
+        """Reserve the money and write the job in one commit; the answer may leave only after it.
+
+        Raises whatever forbids it, in the order: key, model, route, limits, budget, credit.
+        """
+        principal.check_scope(Scope.GENERATE)
+        principal.check_model(order.model.id)
+        submission = await self._submission(principal, order)
+        verdict = await self._lane.submit(submission)
+        if isinstance(verdict, GatewayError):
+            raise verdict
+        if isinstance(verdict, Replayed):
+            return Submitted(await self.read(principal, verdict.job_id), replayed=True)
+        self._wake.call()
+        return Submitted(_fresh_job(submission, order), replayed=False)
+
+    async def price(self, model: Model, organization_id: uuid.UUID) -> billing.Price | None:
+        """The price in force for this organization; None if the operator never set one."""
+        return (await self._prices.get(None)).find(model.id, organization_id)
+
+    async def read(self, principal: Principal, job_id: uuid.UUID) -> Job:
+        """Raises JobNotFound, for foreign ids as for unknown ones."""
+        principal.check_scope(Scope.READ)
+        async with self._pool.acquire() as conn:
+            return await read_job(conn, principal, job_id)
+
+    async def attempts(self, job: Job) -> Sequence[Attempt]:
+        """All tries of a job that the caller was allowed to read."""
+        async with self._pool.acquire() as conn:
+            return await read_attempts(conn, job.id)
+
+    async def list(self, principal: Principal, wanted: JobFilter) -> tuple[Sequence[Job], bool]:
+        """A page of jobs, newest first, and whether there are more."""
+        principal.check_scope(Scope.READ)
+        async with self._pool.acquire() as conn:
+            return await list_jobs(conn, principal, wanted)
+
+    async def cancel(self, principal: Principal, job_id: uuid.UUID) -> Job:
+        """Raises JobNotFound or JobAlreadyFinal."""
+        principal.check_scope(Scope.GENERATE)
+        return await request_cancel(self._pool, principal, job_id)
+
+    async def close(self) -> None:
+        """Answer everything that was submitted."""
+        await self._lane.drain()
+        await self._wake.close()
+
+    async def _admit(self, batch: Sequence[Submission], retry: bool) -> Sequence[Verdict]:  # noqa: FBT001
+        return await admit(self._pool, batch, retry=retry)
+
+    async def _load_prices(self, _: None) -> billing.PriceBook:
+        async with self._pool.acquire() as conn:
+            return await billing.read_price_book(conn)
+
+    async def _submission(self, principal: Principal, order: Order) -> Submission:
+        price = await self.price(order.model, principal.organization_id)
+        queue = queue_for(order.model, test=principal.test)
+        if price is None:
+            raise ModelUnavailable(f"{order.model.id} has no price yet", param="model")
+        length_ms = billing.billed_ms(frames=order.request.frames, sample_rate=SAMPLE_RATE)
+        return Submission(
+            job_id=new_id(),
+            organization_id=principal.organization_id,
+            project_id=principal.project_id,
+            key_id=principal.key_id,
+            test=principal.test,
+            model=order.model.id,
+            task=order.request.task.value,
+            queue=queue,
+            length_ms=length_ms,
+            request_json=msgspec.json.encode(order.request).decode(),
+            metadata_json=None if order.metadata is None else msgspec.json.encode(order.metadata).decode(),
+            warnings_json=msgspec.json.encode(order.warnings).decode(),
+            request_hash=order.request_hash,
+            idempotency_key=order.idempotency_key,
+            price=price,
+            hold_nano=0 if principal.test else price.cost_nano(length_ms),
+            created_at=datetime.now(UTC),
+            requests_per_minute=principal.requests_per_minute,
+            max_open_jobs=principal.max_open_jobs,
+            has_budget=principal.has_budget,
+        )
+
+
+class Wake:
+    """One coalesced NOTIFY after commits, never inside them: workers also poll, so it may get lost."""
+
+    _TIMEOUT_SECONDS: Final = 2
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+        self._wanted = False
+        self._task: asyncio.Task[None] | None = None
+
+    def call(self) -> None:
+        """Wake the workers soon; many calls become one notification."""
+        self._wanted = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._notify())
+
+    async def close(self) -> None:
+        """Let a notification under way go out."""
+        if self._task is not None:
+            await self._task
+
+    async def _notify(self) -> None:
+        while self._wanted:
+            self._wanted = False
+            try:
+                async with self._pool.acquire(timeout=self._TIMEOUT_SECONDS) as conn, conn.transaction():
+                    # The notification needs no fsync of its own: losing it costs a second, not a job.
+                    await conn.execute("SET LOCAL synchronous_commit = off")
+                    await conn.execute("SELECT pg_notify($1, '')", CHANNEL)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                return
+
+
+def _fresh_job(submission: Submission, order: Order) -> Job:
+    """The row that was just committed, without reading it back."""
+    return Job(
+        id=submission.job_id,
+        organization_id=submission.organization_id,
+        project_id=submission.project_id,
+        test=submission.test,
+        model=submission.model,
+        task=submission.task,
+        request=order.request,
+        metadata=order.metadata,
+        status=JobStatus.QUEUED,
+        progress=0.0,
+        cancel_requested_at=None,
+        created_at=submission.created_at,
+        completed_at=None,
+        expires_at=None,
+        nano_per_second=submission.price.nano_per_second,
+        held_nano=submission.hold_nano,
+        charged_nano=None,
+        billed_ms=None,
+        backend=None,
+        result=None,
+        error=None,
+        warnings=order.warnings,
+        request_hash=submission.request_hash,
+    )

@@ -1,0 +1,198 @@
+"""What operators and their machines ask: alive? ready? how many? And the pages under /docs."""
+
+import html
+import importlib.util
+import ipaddress
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+from litestar import MediaType, Response, Router, get
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.static_files import create_static_files_router
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector, CollectorRegistry
+
+import billing
+from gateway import schema
+from gateway.dialects.native.errors import AnyRequest
+from gateway.errors import GatewayError, NotFound
+from gateway.jobs.lane import DATABASE_ERRORS
+from gateway.jobs.tally import Backlog, Tally, read_backlogs, read_tallies
+from gateway.observability import Metrics
+from gateway.settings import Settings
+from gateway.storage import AudioStore, StoreError
+
+_FORWARDED: Final = ("x-forwarded-for", "forwarded", "x-real-ip")
+
+
+@get("/healthz", include_in_schema=False, media_type=MediaType.JSON)
+async def healthz() -> dict[str, str]:
+    """The process runs."""
+    return {"status": "ok"}
+
+
+@get("/readyz", include_in_schema=False, media_type=MediaType.JSON)
+async def readyz(pool: asyncpg.Pool, store: AudioStore) -> Response[dict[str, Any]]:
+    """Requests would be served: database, schema and audio store answer."""
+    checks = {"database": await _check_database(pool), "storage": await _check_store(store)}
+    ready = all(problem is None for problem in checks.values())
+    results = {name: problem or "ok" for name, problem in checks.items()}
+    body: dict[str, Any] = {"status": "ok" if ready else "unavailable", "checks": results}
+    return Response(body, status_code=200 if ready else 503)
+
+
+@get("/metrics", include_in_schema=False)
+async def metrics(
+    request: AnyRequest, pool: asyncpg.Pool, process_metrics: Metrics, settings: Settings
+) -> Response[bytes]:
+    """Prometheus' text format; with a token from anywhere, without one from this machine only."""
+    if not may_read_metrics(request, settings.metrics_token):
+        raise NotFound("there is nothing at this path")
+    async with pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+        stored = StoredMetrics(
+            await billing.read_totals(conn), await read_tallies(conn), await read_backlogs(conn)
+        )
+    registry = CollectorRegistry()
+    registry.register(stored)
+    body = generate_latest(registry) + generate_latest(process_metrics.registry)
+    return Response(body, media_type=CONTENT_TYPE_LATEST)
+
+
+def may_read_metrics(request: AnyRequest, token: str | None) -> bool:
+    """The bearer token if one is set, else a loopback caller that no proxy speaks for."""
+    if token is not None:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and secrets.compare_digest(given.encode(), token.encode())
+    if request.client is None or any(name in request.headers for name in _FORWARDED):
+        return False
+    return ipaddress.ip_address(request.client.host).is_loopback
+
+
+class StoredMetrics(Collector):
+    """What the books and the job table say at one moment."""
+
+    def __init__(self, totals: billing.Totals, tallies: list[Tally], backlogs: list[Backlog]) -> None:
+        self._totals = totals
+        self._tallies = tallies
+        self._backlogs = backlogs
+
+    def collect(self) -> Iterator[Metric]:
+        """Money, jobs, seconds, queues."""
+        yield from self._money()
+        yield from self._jobs()
+        yield from self._queues()
+
+    def _money(self) -> Iterator[Metric]:
+        totals = self._totals
+        yield CounterMetricFamily(
+            "antiphon_revenue_nanousd", "Charged to customers.", value=totals.revenue_nano
+        )
+        yield GaugeMetricFamily("antiphon_held_nanousd", "Held for unfinished jobs.", value=totals.held_nano)
+        yield GaugeMetricFamily(
+            "antiphon_hold_oldest_age_seconds",
+            "Age of the oldest open hold.",
+            value=totals.oldest_hold_seconds,
+        )
+
+    def _jobs(self) -> Iterator[Metric]:
+        jobs = CounterMetricFamily("antiphon_jobs", "Finished jobs.", labels=["model", "backend", "outcome"])
+        seconds: dict[tuple[str, str], int] = {}
+        for tally in self._tallies:
+            jobs.add_metric([tally.model, tally.backend, tally.outcome], tally.jobs)
+            pair = (tally.model, tally.backend)
+            seconds[pair] = seconds.get(pair, 0) + tally.audio_ms
+        audio = CounterMetricFamily("antiphon_audio_seconds", "Delivered audio.", labels=["model", "backend"])
+        for pair, milliseconds in seconds.items():
+            audio.add_metric(list(pair), milliseconds / 1000)
+        yield jobs
+        yield audio
+
+    def _queues(self) -> Iterator[Metric]:
+        depth = GaugeMetricFamily("antiphon_queue_depth", "Jobs that wait.", labels=["model"])
+        age = GaugeMetricFamily(
+            "antiphon_queue_oldest_age_seconds", "Age of the oldest waiting job.", labels=["model"]
+        )
+        for backlog in self._backlogs:
+            depth.add_metric([backlog.queue], backlog.depth)
+            age.add_metric([backlog.queue], backlog.oldest_seconds)
+        yield depth
+        yield age
+
+
+@get("/docs/errors", include_in_schema=False, media_type=MediaType.HTML, sync_to_thread=False)
+def errors_page() -> str:
+    """Every error code, where `doc_url` points to; made from the error classes themselves."""
+    rows = "".join(
+        f'<tr id="{kind.code}"><td><code>{kind.code}</code></td><td>{kind.status}</td>'
+        f"<td>{html.escape((kind.__doc__ or '').strip())}</td></tr>"
+        for kind in sorted(_leaves(GatewayError), key=lambda kind: (kind.status, kind.code))
+    )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Errors - Antiphon</title>"
+        "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        "td,th{padding:.4rem .8rem;text-align:left;border-bottom:1px solid #8884}"
+        "tr:target{background:#ffd54a55}</style>"
+        "<h1>Errors</h1><p>Every refusal is free: <code>charged</code> is always false. Retry only where "
+        "<code>retryable</code> is true, after <code>Retry-After</code> seconds if the header is there.</p>"
+        f"<table><tr><th>code</th><th>HTTP</th><th>meaning</th></tr>{rows}</table></html>"
+    )
+
+
+def swagger_plugin() -> SwaggerRenderPlugin:
+    """The API reference at /docs, from files of an installed package instead of a CDN."""
+    return SwaggerRenderPlugin(
+        js_url="/docs/assets/swagger-ui-bundle.js",
+        css_url="/docs/assets/swagger-ui.css",
+        standalone_preset_js_url="/docs/assets/swagger-ui-standalone-preset.js",
+        favicon="",
+        style="<style>body{margin:0}</style>",
+        path="/",
+    )
+
+
+def docs_assets() -> Router:
+    """The reference's script and style sheet."""
+    spec = importlib.util.find_spec("swagger_ui")
+    if spec is None or spec.origin is None:
+        raise LookupError("the package swagger-ui-py is not installed")
+    return create_static_files_router(
+        path="/docs/assets",
+        directories=[Path(spec.origin).parent / "static"],
+        include_in_schema=False,
+        cache_control=None,
+    )
+
+
+async def _check_database(pool: asyncpg.Pool) -> str | None:
+    try:
+        async with pool.acquire(timeout=2) as conn:
+            await schema.check(conn)
+    except (*DATABASE_ERRORS, TimeoutError):
+        return "the database cannot be reached"
+    except schema.SchemaError as error:
+        return str(error)
+    return None
+
+
+async def _check_store(store: AudioStore) -> str | None:
+    try:
+        await store.probe()
+    except StoreError:
+        return "the audio store cannot be written"
+    return None
+
+
+def _leaves(kind: type[GatewayError]) -> Iterator[type[GatewayError]]:
+    seen: set[str] = set()
+    stack = [kind]
+    while stack:
+        current = stack.pop()
+        stack.extend(current.__subclasses__())
+        if "code" in vars(current) and current.code not in seen:
+            seen.add(current.code)
+            yield current

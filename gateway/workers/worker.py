@@ -1,0 +1,229 @@
+"""A worker process: claim, perform, settle; keep the leases alive; take back what others lost."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import asyncpg
+import msgspec
+import structlog
+
+from gateway.backends.base import Backend, BackendUnavailable, RemoteTask
+from gateway.errors import Overloaded
+from gateway.ids import new_id
+from gateway.jobs import queue, settlement
+from gateway.jobs.lane import Lane
+from gateway.jobs.queue import Claim
+from gateway.workers.delivery import Delivery
+from gateway.workers.performance import Active, AttemptFailed, LeaseLost, Performer
+
+POLL_SECONDS: Final = 1.0
+"""A lost wake-up call costs this much, not a job."""
+REAP_SECONDS: Final = 1.0
+DRAIN_SECONDS: Final = 20.0
+DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+Connect = Callable[[], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Runs up to `capacity` jobs at once on one backend."""
+
+    def __init__(
+        self,
+        *,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        backend: Backend,
+        delivery: Delivery,
+        capacity: int,
+        connect: Connect,
+    ) -> None:
+        self.id: Final = new_id()
+        self._pool = pool
+        self._backend = backend
+        self._performer = Performer(backend=backend, delivery=delivery, note_accepted=self._note_accepted)
+        self._capacity = capacity
+        self._connect = connect
+        self._active: dict[uuid.UUID, Active] = {}
+        self._wake = asyncio.Event()
+        self._endings: Lane[settlement.Ending, settlement.Ended] = Lane(self._finish, name="settlement")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`, then finish or hand over what is under way."""
+        log.info("worker.started", worker=self.id.hex, queues=self._backend.queues)
+        stopped = asyncio.create_task(stop.wait())
+        beating = asyncio.create_task(self._beat_forever())
+        loops = [
+            asyncio.create_task(loop())
+            for loop in (self._claim_forever, self._reap_forever, self._listen_forever)
+        ]
+        done, _ = await asyncio.wait([stopped, beating, *loops], return_when=asyncio.FIRST_COMPLETED)
+        for loop in loops:
+            loop.cancel()
+        await self._drain()
+        beating.cancel()
+        for task in done - {stopped}:
+            task.result()  # a loop never ends by itself: what ended it is a defect, and loud
+
+    async def _drain(self) -> None:
+        """Finish what ends soon; return the rest to the queue, uncounted."""
+        if tasks := self._tasks():
+            log.info("worker.draining", jobs=len(tasks))
+            await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
+        claims = [active.claim for active in self._active.values()]
+        if tasks := self._tasks():
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            # A settlement that was written meanwhile has closed the fence: giving back leaves it alone.
+            async with self._pool.acquire() as conn:
+                await queue.give_back(conn, claims)
+            log.info("worker.handed_over", jobs=len(claims))
+        await self._endings.drain()
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [active.task for active in self._active.values() if active.task is not None]
+
+    async def _claim_forever(self) -> None:
+        while True:
+            self._wake.clear()
+            free = self._capacity - len(self._active)
+            claims = await self._claim(free) if free > 0 else []
+            for claim in claims:
+                active = Active(claim=claim)
+                self._active[claim.job_id] = active
+                active.task = asyncio.create_task(self._work(active))
+            if not claims:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+
+    async def _claim(self, limit: int) -> list[Claim]:
+        try:
+            async with self._pool.acquire() as conn, conn.transaction():
+                # A claim that a crash of the database forgets is a job still queued, and our fence void.
+                await conn.execute("SET LOCAL synchronous_commit = off")
+                return await queue.claim(
+                    conn,
+                    worker_id=self.id,
+                    queues=self._backend.queues,
+                    backend=self._backend.name,
+                    limit=limit,
+                )
+        except DATABASE_ERRORS as error:
+            log.warning("worker.claim_failed", error=type(error).__name__)
+            return []
+
+    async def _work(self, active: Active) -> None:
+        claim = active.claim
+        try:
+            await self._settle(claim, await self._performer.perform(active))
+        except LeaseLost:
+            log.warning("job.lease_lost", job=claim.job_id.hex, attempt=claim.attempt)
+        except AttemptFailed as failure:
+            await self._retry(claim, failure)
+        except BackendUnavailable as error:
+            log.warning("job.given_back", job=claim.job_id.hex, reason=str(error))
+            async with self._pool.acquire() as conn:
+                await queue.give_back(conn, [claim])
+        finally:
+            del self._active[claim.job_id]
+            self._wake.set()
+
+    async def _settle(self, claim: Claim, ending: settlement.Ending) -> None:
+        try:
+            ended = await self._endings.submit(ending)
+        except Overloaded:
+            # The lease lapses and somebody does it again: slower, but never charged twice.
+            log.error("job.settlement_failed", job=claim.job_id.hex, attempt=claim.attempt)  # noqa: TRY400
+            return
+        log.info(
+            "job.ended",
+            job=claim.job_id.hex,
+            attempt=claim.attempt,
+            status=ended.status.value if ended.status else "lost",
+            code=ending.error.code.value if ending.error else None,
+        )
+
+    async def _retry(self, claim: Claim, failure: AttemptFailed) -> None:
+        async with self._pool.acquire() as conn:
+            queued = await queue.queue_again(
+                conn, claim, code=failure.error.code.value, message=failure.error.message
+            )
+        log.warning("job.attempt_failed", job=claim.job_id.hex, attempt=claim.attempt, queued_again=queued)
+        if not queued:
+            await self._settle(
+                claim, settlement.Ending(job_id=claim.job_id, fence=claim.fence, error=failure.error)
+            )
+
+    async def _note_accepted(self, claim: Claim, remote: RemoteTask) -> None:
+        """Store what a crash needs to resume; losing it only means that the work is done again."""
+        try:
+            async with self._pool.acquire() as conn:
+                await queue.note_accepted(conn, claim, remote.ref, msgspec.json.encode(remote).decode())
+        except DATABASE_ERRORS as error:
+            log.warning("worker.note_failed", error=type(error).__name__)
+
+    async def _beat_forever(self) -> None:
+        while True:
+            await asyncio.sleep(queue.HEARTBEAT_SECONDS)
+            if self._active:
+                await self._beat()
+
+    async def _beat(self) -> None:
+        beats = [
+            queue.Beat(job_id=job_id, fence=active.claim.fence, progress=active.progress)
+            for job_id, active in self._active.items()
+        ]
+        try:
+            async with self._pool.acquire() as conn, conn.transaction():
+                await conn.execute("SET LOCAL synchronous_commit = off")
+                alive = await queue.beat(conn, beats)
+        except DATABASE_ERRORS as error:
+            log.warning("worker.beat_failed", error=type(error).__name__)
+            return
+        for beat in beats:
+            if (active := self._active.get(beat.job_id)) is not None:
+                active.lost = beat.job_id not in alive
+                active.cancel_wanted = alive.get(beat.job_id, False)
+
+    async def _reap_forever(self) -> None:
+        while True:
+            await asyncio.sleep(REAP_SECONDS)
+            try:
+                async with self._pool.acquire() as conn:
+                    back = await queue.take_back_lapsed(conn)
+                hopeless = await settlement.end_hopeless(self._pool)
+            except DATABASE_ERRORS as error:
+                log.warning("worker.reap_failed", error=type(error).__name__)
+                continue
+            if back or hopeless:
+                log.warning("worker.took_back", queued_again=back, failed=hopeless)
+                self._wake.set()
+
+    async def _listen_forever(self) -> None:
+        """Wake up on NOTIFY; while there is no connection, polling alone does it."""
+        while True:
+            closed = asyncio.Event()
+            try:
+                conn = await self._connect()
+                conn.add_termination_listener(lambda _, closed=closed: closed.set())
+                await conn.add_listener(queue.CHANNEL, lambda *_: self._wake.set())
+            except DATABASE_ERRORS as error:
+                log.warning("worker.listen_failed", error=type(error).__name__)
+                await asyncio.sleep(POLL_SECONDS)
+                continue
+            try:
+                await closed.wait()
+            finally:
+                conn.terminate()
+
+    async def _finish(
+        self,
+        endings: Sequence[settlement.Ending],
+        retry: bool,  # noqa: FBT001 - the lane's protocol
+    ) -> Sequence[settlement.Ended]:
+        return await settlement.finish(self._pool, endings, retry=retry)

@@ -1,0 +1,99 @@
+"""The real Postgres of the tests: in memory, migrated once, cloned for each test that asks for a database."""
+
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from gateway import schema
+from gateway.embedded import EmbeddedPostgres
+
+PREFIX = "antiphon-test-"
+ROOM_BYTES = 1024**3
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - folders with random names are made in it
+
+
+@pytest.fixture(scope="session")
+def memory_folder() -> Iterator[Path]:
+    """A folder in shared memory that other users can pass, which Postgres needs when we are root."""
+    with _short_lived_folder(_fastest_place()) as folder:
+        yield folder
+
+
+@pytest.fixture
+def scratch(memory_folder: Path) -> Iterator[Path]:
+    """A folder of the test's own in shared memory, passable by other users."""
+    folder = memory_folder / secrets.token_hex(4)
+    folder.mkdir()
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(memory_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """One throw-away server for each test process; it ends with the process, even with a killed one."""
+    server = EmbeddedPostgres(memory_folder / "postgres", durable=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: EmbeddedPostgres) -> str:
+    """DSN of a migrated, otherwise empty database. Nobody may be connected to it: it is cloned."""
+    dsn = postgres.start()
+    schema.upgrade(dsn)
+    return dsn
+
+
+@pytest.fixture
+async def database(template_database: str, postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """DSN of a database of the test's own, dropped afterwards with whoever is still connected."""
+    name = f"test_{secrets.token_hex(6)}"
+    origin, _, template = template_database.rpartition("/")
+    admin = await asyncpg.connect(postgres.superuser_dsn)
+    try:
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {template}")
+        yield f"{origin}/{name}"
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+def _fastest_place() -> Path:
+    """Shared memory, unless there is little of it, as in many containers."""
+    if os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > ROOM_BYTES:
+        return SHARED_MEMORY
+    return Path(tempfile.gettempdir())
+
+
+@contextmanager
+def _short_lived_folder(parent: Path) -> Iterator[Path]:
+    """A folder that is removed at the end; those of killed test runs are removed at the beginning."""
+    for stale in parent.glob(f"{PREFIX}*"):
+        _remove_if_orphaned(stale)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    folder.chmod(0o711)
+    with (folder / "in-use").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+def _remove_if_orphaned(folder: Path) -> None:
+    try:
+        with (folder / "in-use").open() as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+    except OSError:  # somebody else's, still in use, or just being made
+        return

@@ -1,0 +1,266 @@
+"""The engine around its runners: queue, progress, cancellation, isolation, shutdown."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from engine import (
+    BatchLimits,
+    Canceled,
+    Engine,
+    EngineClosed,
+    EngineError,
+    EngineFull,
+    EngineRequest,
+    EngineResult,
+    Failed,
+    Finished,
+    InvalidRequest,
+    OutOfMemory,
+    Progress,
+    RenderFailed,
+    RunnerEvent,
+    Ticket,
+    UnknownModel,
+)
+
+PATIENCE_S = 10.0
+
+
+class StepRunner:
+    """Takes steps in lockstep over a batch, like a diffusion model; a prompt may ask for trouble at step 2."""
+
+    def __init__(self, requests: int = 1) -> None:
+        self.models = frozenset({"steps", "other"})
+        self.batches: list[list[str]] = []
+        self.started = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.on_step: Callable[[list[str]], object] = len
+        self._requests = requests
+
+    def limits(self, model: str) -> BatchLimits:
+        return BatchLimits(requests=self._requests, frames=10_000 if model == "steps" else 1)
+
+    def run(self, batch: Sequence[EngineRequest], wanted: Callable[[str], bool]) -> Iterator[RunnerEvent]:
+        self.batches.append([request.id for request in batch])
+        self.started.set()
+        for step in range(1, 5):
+            assert self.gate.wait(PATIENCE_S)
+            self.on_step([request.id for request in batch])
+            for request in batch:
+                if wanted(request.id):
+                    if step == 2:
+                        _trouble(request)
+                    yield Progress(request.id, step / 5)
+        for request in batch:
+            if request.prompt == "no result":
+                continue
+            if request.prompt == "says no":
+                yield Failed(request.id, OutOfMemory("too long for this card"))
+            else:
+                yield Finished(request.id, _result(request))
+
+
+def _trouble(request: EngineRequest) -> None:
+    match request.prompt:
+        case "crash":
+            raise ZeroDivisionError("a bug")
+        case "memory":
+            raise MemoryError
+        case "error":
+            raise OutOfMemory("expected")
+        case _:
+            pass
+
+
+def _result(request: EngineRequest) -> EngineResult:
+    shape = (2, request.frames - 1 if request.prompt == "short" else request.frames)
+    samples = np.full(shape, np.nan if request.prompt == "nan" else 0.1, np.float32)
+    return EngineResult(samples=samples, seed=request.seed, deterministic=True)
+
+
+def _ask(id_: str, prompt: str = "", *, model: str = "steps", frames: int = 100) -> EngineRequest:
+    return EngineRequest(id=id_, model=model, prompt=prompt, lyrics="", frames=frames, seed=7)
+
+
+def _error(ticket: Ticket) -> EngineError:
+    error = ticket.future.exception(PATIENCE_S)
+    assert isinstance(error, EngineError)
+    return error
+
+
+@pytest.fixture(name="runner")
+def _runner() -> StepRunner:
+    return StepRunner()
+
+
+@pytest.fixture(name="engine")
+def _engine(runner: StepRunner) -> Iterator[Engine]:
+    with Engine([runner], max_waiting=3) as engine:
+        yield engine
+        runner.gate.set()
+
+
+def test_a_song_comes_back_with_full_progress(engine: Engine) -> None:
+    ticket = engine.submit(_ask("a"))
+    result = ticket.future.result(PATIENCE_S)
+    assert (ticket.id, ticket.progress) == ("a", 1.0)
+    assert result.samples.shape == (2, 100)
+    assert (result.sample_rate, result.seed) == (48_000, 7)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind"),
+    [
+        ("crash", RenderFailed),
+        ("memory", OutOfMemory),
+        ("error", OutOfMemory),
+        ("says no", OutOfMemory),
+        ("no result", RenderFailed),
+        ("short", RenderFailed),
+        ("nan", RenderFailed),
+    ],
+)
+def test_a_failing_request_fails_alone(engine: Engine, prompt: str, kind: type[EngineError]) -> None:
+    bad, good = engine.submit(_ask("bad", prompt)), engine.submit(_ask("good"))
+    assert type(_error(bad)) is kind
+    assert bad.progress < 1
+    assert good.future.result(PATIENCE_S).seed == 7
+
+
+def test_the_culprit_of_a_batch_is_found_by_trying_each_alone() -> None:
+    runner = StepRunner(requests=4)
+    runner.gate.clear()
+    with Engine([runner]) as engine:
+        first = engine.submit(_ask("first"))
+        assert runner.started.wait(PATIENCE_S)
+        tickets = [engine.submit(_ask(i, "crash" if i == "2" else "")) for i in "123"]
+        runner.gate.set()
+        assert isinstance(_error(tickets[1]), RenderFailed)
+        assert isinstance(_error(tickets[1]).__cause__, ZeroDivisionError)
+        for ticket in (first, tickets[0], tickets[2]):
+            assert ticket.future.result(PATIENCE_S)
+    assert runner.batches == [["first"], ["1", "2", "3"], ["1"], ["2"], ["3"]]
+
+
+def test_a_full_engine_says_so_and_recovers(engine: Engine, runner: StepRunner) -> None:
+    runner.gate.clear()
+    tickets = [engine.submit(_ask("0"))]
+    assert runner.started.wait(PATIENCE_S)
+    tickets += [engine.submit(_ask(i)) for i in "123"]
+    assert engine.waiting == 3
+    with pytest.raises(EngineFull):
+        engine.submit(_ask("4"))
+    tickets.pop(1).cancel()
+    tickets.append(engine.submit(_ask("4")))
+    runner.gate.set()
+    assert [ticket.future.result(PATIENCE_S).seed for ticket in tickets] == [7] * 4
+
+
+def test_a_waiting_request_is_canceled_at_once(engine: Engine, runner: StepRunner) -> None:
+    runner.gate.clear()
+    engine.submit(_ask("a"))
+    assert runner.started.wait(PATIENCE_S)
+    waiting = engine.submit(_ask("b"))
+    waiting.cancel()
+    assert isinstance(waiting.future.exception(0), Canceled)
+    assert ["b"] not in runner.batches
+
+
+def test_a_rendering_request_is_canceled_between_steps(engine: Engine, runner: StepRunner) -> None:
+    runner.gate.clear()
+    ticket = engine.submit(_ask("a"))
+    assert runner.started.wait(PATIENCE_S)
+    ticket.cancel()
+    ticket.cancel()
+    assert not ticket.future.done()
+    runner.gate.set()
+    assert isinstance(_error(ticket), Canceled)
+    assert ticket.progress == pytest.approx(0.2)
+
+
+def test_canceling_one_of_a_batch_spares_the_others() -> None:
+    runner = StepRunner(requests=2)
+    runner.gate.clear()
+    with Engine([runner]) as engine:
+        first = engine.submit(_ask("first"))
+        assert runner.started.wait(PATIENCE_S)
+        gone, kept = engine.submit(_ask("gone")), engine.submit(_ask("kept"))
+        runner.on_step = lambda batch: gone.cancel() if "gone" in batch else None
+        runner.gate.set()
+        assert kept.future.result(PATIENCE_S)
+        assert first.future.result(PATIENCE_S)
+        assert isinstance(_error(gone), Canceled)
+    assert runner.batches == [["first"], ["gone", "kept"]]
+    assert gone.progress <= 0.2
+
+
+def test_canceling_after_the_end_changes_nothing(engine: Engine) -> None:
+    ticket = engine.submit(_ask("a"))
+    result = ticket.future.result(PATIENCE_S)
+    ticket.cancel()
+    assert ticket.future.result(0) is result
+
+
+def test_an_unknown_model_is_refused(engine: Engine) -> None:
+    with pytest.raises(UnknownModel, match="steps"):
+        engine.submit(_ask("a", model="nope"))
+
+
+def test_an_id_is_in_the_engine_once_at_a_time(engine: Engine, runner: StepRunner) -> None:
+    runner.gate.clear()
+    ticket = engine.submit(_ask("a"))
+    with pytest.raises(InvalidRequest, match="'a'"):
+        engine.submit(_ask("a"))
+    runner.gate.set()
+    ticket.future.result(PATIENCE_S)
+
+
+def test_closing_cancels_what_is_inside(runner: StepRunner) -> None:
+    engine = Engine([runner])
+    runner.gate.clear()
+    tickets = [engine.submit(_ask(i)) for i in "ab"]
+    assert runner.started.wait(PATIENCE_S)
+    assert not engine.close(timeout_s=0.01)
+    runner.gate.set()
+    assert all(isinstance(_error(ticket), Canceled) for ticket in tickets)
+    assert engine.close(timeout_s=PATIENCE_S)
+    with pytest.raises(EngineClosed):
+        engine.submit(_ask("c"))
+
+
+def test_draining_finishes_what_is_inside(runner: StepRunner) -> None:
+    engine = Engine([runner])
+    tickets = [engine.submit(_ask(i)) for i in "abc"]
+    assert engine.close(drain=True, timeout_s=PATIENCE_S)
+    assert all(ticket.future.result(0) for ticket in tickets)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"frames": 0},
+        {"frames": 600 * 48_000 + 1},
+        {"bpm": 29},
+        {"bpm": 301},
+        {"time_signature": 5},
+        {"key_scale": "H major"},
+        {"key_scale": "c major"},
+        {"prompt": "x" * 70_000},
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(
+    fields: dict[str, object], ask: Callable[..., EngineRequest]
+) -> None:
+    with pytest.raises(InvalidRequest, match=next(iter(fields))):
+        ask(**fields)
+
+
+def test_the_front_door_does_not_import_torch() -> None:
+    code = "import sys, engine; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
