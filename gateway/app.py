@@ -13,6 +13,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from gateway import downloads, operations
 from gateway.bootstrap import Live
 from gateway.dialects.native import errors, routes
+from gateway.dialects.native.guarding import Desk
 from gateway.errors import GatewayError
 from gateway.observability import ObserveRequests
 
@@ -22,9 +23,6 @@ MAX_BODY_BYTES = 1_000_000
 def create_app(live: Live) -> Litestar:
     """The application on objects that `bootstrap` has opened and will close."""
     dependencies: dict[str, Any] = {
-        "jobs": live.jobs,
-        "catalog": live.catalog,
-        "renderer": live.renderer,
         "pool": live.pool,
         "store": live.store,
         "signer": live.signer,
@@ -52,7 +50,9 @@ def create_app(live: Live) -> Litestar:
         openapi_config=_openapi(),
         on_app_init=[_quiet],
     )
-    app.state.key_directory = live.keys
+    app.state["desk"] = Desk(
+        keys=live.keys, jobs=live.jobs, catalog=live.catalog, renderer=live.renderer, pool=live.pool
+    )
     return app
 
 

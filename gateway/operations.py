@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 from litestar import MediaType, Response, Router, get
+from litestar.di import NamedDependency
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 from prometheus_client import generate_latest
@@ -37,7 +38,9 @@ async def healthz() -> dict[str, str]:
 
 
 @get("/readyz", include_in_schema=False, media_type=MediaType.JSON)
-async def readyz(pool: asyncpg.Pool, store: AudioStore) -> Response[dict[str, Any]]:
+async def readyz(
+    pool: NamedDependency[asyncpg.Pool], store: NamedDependency[AudioStore]
+) -> Response[dict[str, Any]]:
     """Requests would be served: database, schema and audio store answer."""
     checks = {"database": await _check_database(pool), "storage": await _check_store(store)}
     ready = all(problem is None for problem in checks.values())
@@ -48,7 +51,10 @@ async def readyz(pool: asyncpg.Pool, store: AudioStore) -> Response[dict[str, An
 
 @get("/metrics", include_in_schema=False)
 async def metrics(
-    request: AnyRequest, pool: asyncpg.Pool, process_metrics: Metrics, settings: Settings
+    request: AnyRequest,
+    pool: NamedDependency[asyncpg.Pool],
+    process_metrics: NamedDependency[Metrics],
+    settings: NamedDependency[Settings],
 ) -> Response[bytes]:
     """Prometheus' text format; with a token from anywhere, without one from this machine only."""
     if not may_read_metrics(request, settings.metrics_token):

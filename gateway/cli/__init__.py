@@ -22,7 +22,7 @@ class LazyCommand(msgspec.Struct, frozen=True):
 COMMANDS = {
     "up": LazyCommand("gateway.cli.up:up", "Run everything on this machine: HTTP, worker, database."),
     "serve": LazyCommand("gateway.cli.processes:serve", "Run the HTTP process."),
-    "work": LazyCommand("gateway.cli.processes:work", "Run a worker process."),
+    "work": LazyCommand("gateway.cli.work:work", "Run a worker process."),
     "migrate": LazyCommand("gateway.cli.processes:migrate", "Bring the database to this version's tables."),
     "admin": LazyCommand("gateway.cli.admin:admin", "Organizations, keys, credit and prices."),
     "ledger": LazyCommand("gateway.cli.ledger:ledger", "Verify and export the ledger."),

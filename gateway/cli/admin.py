@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import click
@@ -16,7 +16,7 @@ from gateway.config_watch import bump_revision
 from gateway.errors import NotFound
 from gateway.settings import Settings
 
-Conn = asyncpg.Connection[asyncpg.Record]
+Conn: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 class IdType(click.ParamType[uuid.UUID]):

@@ -1,17 +1,19 @@
-"""What short commands share: run one coroutine on one connection, print text or one JSON object."""
+"""What commands share: run a coroutine, turn what is expected to go wrong into one line, show results."""
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import asyncpg
 import click
 import msgspec
+import uvloop
 
 import billing
 from gateway import schema
 from gateway.bootstrap import connect
+from gateway.catalog import CatalogError
 from gateway.errors import GatewayError
 from gateway.jobs.lane import DATABASE_ERRORS
 from gateway.settings import Settings, read_settings
@@ -42,6 +44,16 @@ def show(value: dict[str, Any], *, as_json: bool) -> None:
     width = max(map(len, value))
     for name, item in value.items():
         click.echo(f"{name.ljust(width)}  {item}")
+
+
+def run_process(main: Coroutine[Any, Any, None]) -> None:
+    """Run a long-lived process; a database or catalog that it cannot use becomes one line."""
+    try:
+        uvloop.run(main)
+    except (schema.SchemaError, CatalogError) as error:
+        raise click.ClickException(str(error)) from error
+    except DATABASE_ERRORS as error:
+        raise click.ClickException(f"the database cannot be used: {error}") from error
 
 
 async def _run(

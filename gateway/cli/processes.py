@@ -1,26 +1,21 @@
-"""`antiphon serve`, `work` and `migrate`: one process each."""
+"""`antiphon serve` and `antiphon migrate`. Neither may import torch: `work` lives in its own module."""
 
 import asyncio
 import os
-import signal
-from collections.abc import Coroutine
-from typing import Any
 
 import asyncpg
 import click
 import uvicorn
-import uvloop
 
 import billing
 from gateway import schema
 from gateway.app import create_app
 from gateway.bootstrap import database_url, open_http
 from gateway.catalog import CatalogError, read_catalog
-from gateway.cli.commands import json_option, show
+from gateway.cli.commands import json_option, run_process, show
 from gateway.config_watch import bump_revision
 from gateway.observability import configure_logging
 from gateway.settings import Settings, read_settings
-from gateway.workers.process import run_worker
 
 BACKLOG = 2048
 GRACE_SECONDS = 25
@@ -30,14 +25,7 @@ GRACE_SECONDS = 25
 def serve() -> None:
     """Run the HTTP process."""
     configure_logging("serve")
-    _run(_serve(read_settings(os.environ)))
-
-
-@click.command()
-def work() -> None:
-    """Run a worker process; as many as you like, on any machines that share database and storage."""
-    configure_logging("work")
-    _run(_work(read_settings(os.environ)))
+    run_process(_serve(read_settings(os.environ)))
 
 
 @click.command()
@@ -51,15 +39,6 @@ def migrate(*, as_json: bool) -> None:
     except (schema.SchemaError, CatalogError, asyncpg.PostgresError, OSError) as error:
         raise click.ClickException(str(error)) from error
     show({"revision": revision, "prices_seeded": seeded}, as_json=as_json)
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    try:
-        uvloop.run(main)
-    except (schema.SchemaError, CatalogError) as error:
-        raise click.ClickException(str(error)) from error
-    except (asyncpg.PostgresError, OSError) as error:
-        raise click.ClickException(f"the database cannot be used: {error}") from error
 
 
 async def _serve(settings: Settings) -> None:
@@ -76,13 +55,6 @@ async def _serve(settings: Settings) -> None:
             lifespan="on",
         )
         await uvicorn.Server(config).serve()
-
-
-async def _work(settings: Settings) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await run_worker(settings, stop)
 
 
 async def _seed_prices(settings: Settings) -> int:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 from litestar import Request
 from litestar.connection import ASGIConnection
@@ -10,14 +11,36 @@ from litestar.handlers.base import BaseRouteHandler
 
 from gateway.auth.directory import KeyDirectory
 from gateway.auth.principal import Principal
+from gateway.catalog import Catalog
 from gateway.dialects.json_body import decode_body
+from gateway.dialects.native.render import JobRenderer
 from gateway.errors import UnsupportedMediaType
+from gateway.jobs.service import Jobs
 
 _decoders: Final[dict[Any, msgspec.json.Decoder[Any]]] = {}
 
 
+class Desk(msgspec.Struct, frozen=True, kw_only=True):
+    """What the handlers of this dialect work with.
+
+    They take it from the request instead of having each part injected: resolving dependencies starts
+    a task group per request, an eighth of the time that a submit takes.
+    """
+
+    keys: KeyDirectory
+    jobs: Jobs
+    catalog: Catalog
+    renderer: JobRenderer
+    pool: "asyncpg.Pool[asyncpg.Record]"
+
+
 class GatewayRequest(Request[None, Principal, State]):
     """A request whose JSON is decoded strictly, straight into the handler's type."""
+
+    @property
+    def desk(self) -> Desk:
+        """The application's objects."""
+        return desk_of(self)
 
     async def json(self) -> Any:
         """The body as the type that the handler declares; raises InvalidRequest."""
@@ -35,9 +58,8 @@ class GatewayRequest(Request[None, Principal, State]):
 
 async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Guard: the caller's key, before anything of the body is read."""
-    directory: KeyDirectory = connection.app.state.key_directory
     client = connection.client
-    connection.scope["auth"] = await directory.authenticate(
+    connection.scope["auth"] = await desk_of(connection).keys.authenticate(
         presented_key(connection), client_host=client.host if client else None
     )
 
@@ -48,3 +70,9 @@ def presented_key(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     return connection.headers.get("x-api-key")
+
+
+def desk_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Desk:
+    """The application's objects, put there by `create_app`."""
+    desk: Desk = connection.app.state["desk"]
+    return desk

@@ -6,25 +6,23 @@ import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
-import asyncpg
 import msgspec
 from litestar import Response, Router, delete, get, post
-from litestar.params import Parameter as QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 
 import billing
-from gateway.catalog import Catalog
 from gateway.dialects.native.body import GenerationBody
 from gateway.dialects.native.documents import ERRORS, SUBMIT_ERRORS
 from gateway.dialects.native.guarding import GatewayRequest, require_key
 from gateway.dialects.native.models import ModelList, ModelView, model_view
-from gateway.dialects.native.render import JobRenderer, JobView
+from gateway.dialects.native.render import JobView
 from gateway.dialects.native.validation import check_body, check_metadata
 from gateway.errors import InvalidRequest, JobNotFound
 from gateway.ids import parse_id
 from gateway.jobs.job import JobStatus
 from gateway.jobs.reading import MAX_PAGE, JobFilter
-from gateway.jobs.service import Jobs, Order
+from gateway.jobs.service import Order
 
 MAX_IDEMPOTENCY_KEY_CHARACTERS: Final = 255
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
@@ -70,19 +68,17 @@ class KeyView(msgspec.Struct, kw_only=True):
 
 
 @post("/audio/generations", status_code=HTTP_202_ACCEPTED, responses=SUBMIT_ERRORS)
-async def create_generation(
-    request: GatewayRequest, data: GenerationBody, jobs: Jobs, catalog: Catalog, renderer: JobRenderer
-) -> Response[JobView]:
+async def create_generation(request: GatewayRequest, data: JSONBody[GenerationBody]) -> Response[JobView]:
     """Generate music.
 
     The money for the longest possible result is reserved and the job is stored before the answer
     leaves; poll `Location` until the status is `completed` or `failed`. Only delivered seconds are
     charged. Send `Idempotency-Key` to be safe against sending twice.
     """
-    model = catalog.find(data.model)
+    model = request.desk.catalog.find(data.model)
     checked = check_body(data, model)
     check_metadata(data.metadata)
-    submitted = await jobs.submit(
+    submitted = await request.desk.jobs.submit(
         request.auth,
         Order(
             model=model,
@@ -97,34 +93,34 @@ async def create_generation(
     headers = {"location": f"/v1/jobs/{job.id.hex}"}
     if submitted.replayed:
         headers["idempotent-replayed"] = "true"
-    return Response(await renderer.view(job, origin=origin(request)), headers=headers, status_code=202)
+    return Response(
+        await request.desk.renderer.view(job, origin=origin(request)), headers=headers, status_code=202
+    )
 
 
 @get("/jobs/{job_id:str}", responses=ERRORS)
 async def read_job(
-    request: GatewayRequest, job_id: str, jobs: Jobs, renderer: JobRenderer, include: str | None = None
+    request: GatewayRequest, job_id: FromPath[str], include: FromQuery[str | None] = None
 ) -> JobView:
     """One job. `include=attempts` adds every try at a backend."""
     if include not in {None, "attempts"}:
         raise InvalidRequest("include must be attempts", param="include", suggestion="attempts")
-    job = await jobs.read(request.auth, _job_id(job_id))
-    attempts = await jobs.attempts(job) if include else None
-    return await renderer.view(job, origin=origin(request), attempts=attempts)
+    job = await request.desk.jobs.read(request.auth, _job_id(job_id))
+    attempts = await request.desk.jobs.attempts(job) if include else None
+    return await request.desk.renderer.view(job, origin=origin(request), attempts=attempts)
 
 
 @get("/jobs", responses=ERRORS)
 async def list_jobs(
     request: GatewayRequest,
-    jobs: Jobs,
-    renderer: JobRenderer,
-    limit: int = 20,
-    cursor: str | None = None,
-    status: str | None = None,
-    model: str | None = None,
-    created_from: Annotated[str | None, QueryParameter(query="created[gte]")] = None,
+    limit: FromQuery[int] = 20,
+    cursor: FromQuery[str | None] = None,
+    status: FromQuery[str | None] = None,
+    model: FromQuery[str | None] = None,
+    created_from: Annotated[str | None, QueryParameter(name="created[gte]")] = None,
 ) -> JobList:
     """Jobs of the organization (of a project key: its project), newest first; without inline audio."""
-    page, has_more = await jobs.list(
+    page, has_more = await request.desk.jobs.list(
         request.auth,
         JobFilter(
             statuses=_statuses(status),
@@ -134,42 +130,47 @@ async def list_jobs(
             limit=_limit(limit),
         ),
     )
-    views = [await renderer.view(job, origin=origin(request), inline=False) for job in page]
+    views = [await request.desk.renderer.view(job, origin=origin(request), inline=False) for job in page]
     return JobList(data=views, has_more=has_more, next_cursor=page[-1].id.hex if has_more else None)
 
 
 @post("/jobs/{job_id:str}/cancel", status_code=HTTP_200_OK, responses=ERRORS)
-async def cancel_job(request: GatewayRequest, job_id: str, jobs: Jobs, renderer: JobRenderer) -> JobView:
+async def cancel_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
     """End a job. A queued one ends now; a running one as soon as its worker can stop. Never charged."""
-    job = await jobs.cancel(request.auth, _job_id(job_id))
-    return await renderer.view(job, origin=origin(request))
+    job = await request.desk.jobs.cancel(request.auth, _job_id(job_id))
+    return await request.desk.renderer.view(job, origin=origin(request))
 
 
 @delete("/jobs/{job_id:str}", status_code=HTTP_200_OK, responses=ERRORS)
-async def delete_job(request: GatewayRequest, job_id: str, jobs: Jobs, renderer: JobRenderer) -> JobView:
+async def delete_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
     """The same as `POST /v1/jobs/{job_id}/cancel`."""
-    job = await jobs.cancel(request.auth, _job_id(job_id))
-    return await renderer.view(job, origin=origin(request))
+    job = await request.desk.jobs.cancel(request.auth, _job_id(job_id))
+    return await request.desk.renderer.view(job, origin=origin(request))
 
 
 @get("/models", responses=ERRORS)
-async def list_models(request: GatewayRequest, jobs: Jobs, catalog: Catalog) -> ModelList:
+async def list_models(request: GatewayRequest) -> ModelList:
     """All models with their ranges and the prices that are charged now."""
     organization = request.auth.organization_id
-    return ModelList(data=[model_view(m, await jobs.price(m, organization)) for m in catalog.models.values()])
+    return ModelList(
+        data=[
+            model_view(m, await request.desk.jobs.price(m, organization))
+            for m in request.desk.catalog.models.values()
+        ]
+    )
 
 
 @get("/models/{model_id:str}", responses=ERRORS)
-async def read_model(request: GatewayRequest, model_id: str, jobs: Jobs, catalog: Catalog) -> ModelView:
+async def read_model(request: GatewayRequest, model_id: FromPath[str]) -> ModelView:
     """One model, by id or alias."""
-    model = catalog.find(model_id)
-    return model_view(model, await jobs.price(model, request.auth.organization_id))
+    model = request.desk.catalog.find(model_id)
+    return model_view(model, await request.desk.jobs.price(model, request.auth.organization_id))
 
 
 @get("/balance", responses=ERRORS)
-async def read_balance(request: GatewayRequest, pool: asyncpg.Pool) -> BalanceView:
+async def read_balance(request: GatewayRequest) -> BalanceView:
     """What the organization has, what of it is held for running jobs, and what is free."""
-    async with pool.acquire() as conn:
+    async with request.desk.pool.acquire() as conn:
         account = await billing.read_account(conn, request.auth.organization_id)
     return BalanceView(
         balance_usd=billing.format_usd(account.posted_nano),
