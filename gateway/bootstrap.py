@@ -67,8 +67,8 @@ async def open_pool(settings: Settings, *, size: int) -> AsyncIterator["asyncpg.
         yield pool
 
 
-async def _leave_as_it_is(_: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
-    """No query on return: nobody here sets anything beyond a transaction, and each would cost a round trip."""
+async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """No query on return: nobody here sets anything that outlives a transaction."""
 
 
 @contextlib.asynccontextmanager

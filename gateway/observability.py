@@ -8,9 +8,11 @@ from typing import Any, Final
 
 import msgspec
 import structlog
+import structlog.tracebacks
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import CollectorRegistry, Histogram
+from structlog.tracebacks import ExceptionDictTransformer
 
 REQUEST_ID_HEADER: Final = b"x-request-id"
 QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -27,7 +29,8 @@ def configure_logging(process: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            # Never the local variables of a traceback: they hold keys and prompts.
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

@@ -20,10 +20,12 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 import billing
 from gateway import schema
+from gateway.catalog import SANDBOX
 from gateway.dialects.native.errors import AnyRequest
 from gateway.errors import GatewayError, NotFound
 from gateway.jobs.lane import DATABASE_ERRORS
 from gateway.jobs.tally import Backlog, Tally, read_backlogs, read_tallies
+from gateway.jobs.workforce import GONE_SECONDS, served_queues
 from gateway.observability import Metrics
 from gateway.settings import Settings
 from gateway.storage import AudioStore, StoreError
@@ -41,8 +43,12 @@ async def healthz() -> dict[str, str]:
 async def readyz(
     pool: NamedDependency[asyncpg.Pool], store: NamedDependency[AudioStore]
 ) -> Response[dict[str, Any]]:
-    """Requests would be served: database, schema and audio store answer."""
-    checks = {"database": await _check_database(pool), "storage": await _check_store(store)}
+    """Requests would be served: database and audio store answer, and somebody renders."""
+    checks = {
+        "database": await _check_database(pool),
+        "storage": await _check_store(store),
+        "engine": await _check_workers(pool),
+    }
     ready = all(problem is None for problem in checks.values())
     results = {name: problem or "ok" for name, problem in checks.items()}
     body: dict[str, Any] = {"status": "ok" if ready else "unavailable", "checks": results}
@@ -191,6 +197,15 @@ async def _check_store(store: AudioStore) -> str | None:
     except StoreError:
         return "the audio store cannot be written"
     return None
+
+
+async def _check_workers(pool: asyncpg.Pool) -> str | None:
+    try:
+        async with pool.acquire(timeout=2) as conn:
+            served = await served_queues(conn)
+    except (*DATABASE_ERRORS, TimeoutError):
+        return "the database cannot be reached"
+    return None if SANDBOX in served else f"no worker was seen for {GONE_SECONDS} s"
 
 
 def _leaves(kind: type[GatewayError]) -> Iterator[type[GatewayError]]:

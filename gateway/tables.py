@@ -194,6 +194,16 @@ attempt = Table(
     CheckConstraint("(state = 'failed') = (error_code IS NOT NULL)", name="error"),
 )
 
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("queues", ARRAY(Text), nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    comment="who is working; a row that is not seen any more is removed",
+)
+
 job_tally = Table(
     "job_tally",
     metadata,

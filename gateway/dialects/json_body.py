@@ -30,24 +30,27 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {_brief(error)}") from error
     if b"\\u0000" in raw:
-        _check_text(body, "")
+        _check_text(body)
     return body
 
 
-def _check_text(value: Any, path: str) -> None:
-    if isinstance(value, str):
-        if "\x00" in value:
-            raise InvalidRequest(f"{path} contains a NUL character; remove it", param=path)
-    elif isinstance(value, msgspec.Struct):
-        for name in value.__struct_fields__:
-            _check_text(getattr(value, name), f"{path}.{name}" if path else name)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _check_text(key, path)
-            _check_text(item, f"{path}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _check_text(item, f"{path}[{index}]")
+def _check_text(body: Any) -> None:
+    """Walks without recursion: what may hold anything may be nested as deep as the decoder goes."""
+    waiting = [("", body)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, str):
+            if "\x00" in value:
+                raise InvalidRequest(
+                    f"{path or 'the body'} contains a NUL character; remove it", param=path or None
+                )
+        elif isinstance(value, msgspec.Struct):
+            names = value.__struct_fields__
+            waiting += [(f"{path}.{name}" if path else name, getattr(value, name)) for name in names]
+        elif isinstance(value, dict):
+            waiting += [(path, part) for pair in value.items() for part in pair]
+        elif isinstance(value, list | tuple):
+            waiting += [(path, item) for item in value]
 
 
 def _explain(message: str, type_: Any) -> GatewayError:

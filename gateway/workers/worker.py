@@ -13,7 +13,7 @@ import structlog
 from gateway.backends.base import Backend, BackendUnavailable, RemoteTask
 from gateway.errors import Overloaded
 from gateway.ids import new_id
-from gateway.jobs import queue, settlement
+from gateway.jobs import queue, settlement, workforce
 from gateway.jobs.lane import Lane
 from gateway.jobs.queue import Claim
 from gateway.workers.delivery import Delivery
@@ -54,6 +54,8 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then finish or hand over what is under way."""
+        async with self._pool.acquire() as conn:
+            await workforce.note_alive(conn, self.id, self._backend.queues)
         log.info("worker.started", worker=self.id.hex, queues=self._backend.queues)
         stopped = asyncio.create_task(stop.wait())
         beating = asyncio.create_task(self._beat_forever())
@@ -66,6 +68,9 @@ class Worker:
             loop.cancel()
         await self._drain()
         beating.cancel()
+        with contextlib.suppress(*DATABASE_ERRORS):
+            async with self._pool.acquire() as conn:
+                await workforce.note_left(conn, self.id)
         for task in done - {stopped}:
             task.result()  # a loop never ends by itself: what ended it is a defect, and loud
 
@@ -170,8 +175,7 @@ class Worker:
     async def _beat_forever(self) -> None:
         while True:
             await asyncio.sleep(queue.HEARTBEAT_SECONDS)
-            if self._active:
-                await self._beat()
+            await self._beat()
 
     async def _beat(self) -> None:
         beats = [
@@ -181,7 +185,8 @@ class Worker:
         try:
             async with self._pool.acquire() as conn, conn.transaction():
                 await conn.execute("SET LOCAL synchronous_commit = off")
-                alive = await queue.beat(conn, beats)
+                await workforce.note_alive(conn, self.id, self._backend.queues)
+                alive = await queue.beat(conn, beats) if beats else {}
         except DATABASE_ERRORS as error:
             log.warning("worker.beat_failed", error=type(error).__name__)
             return

@@ -38,6 +38,7 @@ def _create_tables() -> None:
     _create_usage_record()
     _create_usage_record_indexes()
     _create_attempt()
+    _create_worker()
 
 
 def _create_account() -> None:
@@ -354,6 +355,17 @@ def _create_attempt() -> None:
     sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_attempt_job_id")),
     sa.PrimaryKeyConstraint("job_id", "n", name=op.f("pk_attempt")),
     sa.UniqueConstraint("backend", "provider_ref", name=op.f("uq_attempt_backend_provider_ref"))
+    )
+
+
+def _create_worker() -> None:
+    op.create_table("worker",
+    sa.Column("id", sa.Uuid(), nullable=False),
+    sa.Column("queues", postgresql.ARRAY(sa.Text()), nullable=False),
+    sa.Column("started_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+    sa.Column("seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+    sa.PrimaryKeyConstraint("id", name=op.f("pk_worker")),
+    comment="who is working; a row that is not seen any more is removed"
     )
 
 

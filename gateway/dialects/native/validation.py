@@ -1,7 +1,6 @@
 """From a decoded body to a GenerationRequest: the model's ranges and defaults, every error by name."""
 
 import difflib
-import math
 import secrets
 from collections.abc import Iterable
 from enum import StrEnum
@@ -155,7 +154,7 @@ def _knob(
 
 
 def _within(name: str, value: Number | None, low: Number, high: Number) -> Number | None:
-    if value is None or (math.isfinite(value) and low <= value <= high):
+    if value is None or low <= value <= high:  # exact for integers of any size; false for NaN
         return value
     raise InvalidRequest(
         f"{name} must be between {_plain(low)} and {_plain(high)}",
@@ -165,7 +164,8 @@ def _within(name: str, value: Number | None, low: Number, high: Number) -> Numbe
 
 
 def _plain(number: float) -> str:
-    return f"{number:g}"
+    """All digits, and no decimal point where nothing follows it."""
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def _choice(name: str, value: str | None, choices: type[Choice], default: Choice) -> Choice:
