@@ -70,7 +70,8 @@ class Jobs:
         if isinstance(verdict, GatewayError):
             raise verdict
         if isinstance(verdict, Replayed):
-            return Submitted(await self.read(principal, verdict.job_id), replayed=True)
+            async with self._pool.acquire() as conn:
+                return Submitted(await read_job(conn, principal, verdict.job_id), replayed=True)
         self._wake.call()
         return Submitted(_fresh_job(submission, order), replayed=False)
 
