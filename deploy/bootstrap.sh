@@ -16,7 +16,7 @@ for name in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; d
 try:
     import venv, ensurepip
 except ImportError as error:
-    print('  and lacks %s (Debian, Ubuntu: apt-get install python3-venv)' % error.name)" 2>&1 | tr '\n' ' ')"
+    print('  and lacks %s (Debian, Ubuntu: apt-get install python3-venv)' % getattr(error, 'name', error))" 2>&1 | tr '\n' ' ')"
 done
 echo "antiphon needs Python 3.11 or newer with venv and pip. Set PYTHON=/path/to/python3, or install one.${seen:+ Found:$seen}" >&2
 exit 2

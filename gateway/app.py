@@ -6,7 +6,6 @@ from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
-from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
@@ -37,7 +36,7 @@ def create_app(live: Live) -> Litestar:
             operations.readyz,
             operations.metrics,
             operations.errors_page,
-            operations.docs_assets(),
+            operations.docs_asset,
         ],
         dependencies={name: _provide(value) for name, value in dependencies.items()},
         exception_handlers={
@@ -45,7 +44,6 @@ def create_app(live: Live) -> Litestar:
             HTTPException: errors.handle_http_exception,
             Exception: errors.handle_unexpected,
         },
-        middleware=[DefineMiddleware(ObserveRequests, metrics=live.metrics)],
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=_openapi(),
         on_app_init=[_quiet],
@@ -53,6 +51,8 @@ def create_app(live: Live) -> Litestar:
     app.state["desk"] = Desk(
         keys=live.keys, jobs=live.jobs, catalog=live.catalog, renderer=live.renderer, pool=live.pool
     )
+    # Around the router, not inside it as middleware: what has no route is answered and counted too.
+    app.asgi_handler = ObserveRequests(app.asgi_handler, metrics=live.metrics)
     return app
 
 

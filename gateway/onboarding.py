@@ -1,5 +1,6 @@
 """What an empty installation gets, so that the first request works: an organization, credit, two keys."""
 
+from collections.abc import Callable
 from typing import Final
 
 import asyncpg
@@ -22,15 +23,23 @@ class FirstKeys(msgspec.Struct, frozen=True, kw_only=True):
     test_key: str
 
 
-async def ensure_first_organization(dsn: str, settings: Settings) -> FirstKeys | None:
-    """Create the first organization in an empty database; None if there is one already."""
+async def ensure_first_organization(
+    dsn: str, settings: Settings, *, save: Callable[[FirstKeys], None]
+) -> FirstKeys | None:
+    """Create the first organization in an empty database; None if there is one already.
+
+    `save` keeps the keys before the commit: a crash between the two leaves saved keys that open
+    nothing and are replaced at the next start, never working keys that nobody knows.
+    """
     conn = await asyncpg.connect(dsn, timeout=10)
     try:
         async with conn.transaction():
             await conn.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
             if await conn.fetchval("SELECT true FROM organization LIMIT 1"):
                 return None
-            return await _create_first(conn, settings)
+            keys = await _create_first(conn, settings)
+            save(keys)
+            return keys
     finally:
         await conn.close()
 

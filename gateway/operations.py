@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
-from litestar import MediaType, Response, Router, get
+from litestar import MediaType, Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.plugins import SwaggerRenderPlugin
-from litestar.static_files import create_static_files_router
+from litestar.params import FromPath
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -30,6 +30,12 @@ from gateway.observability import Metrics
 from gateway.settings import Settings
 from gateway.storage import AudioStore, StoreError
 
+_ASSETS: Final = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui-standalone-preset.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+}
+"""Of the installed package; its other files are not ours to serve."""
 _FORWARDED: Final = ("x-forwarded-for", "forwarded", "x-real-ip")
 
 
@@ -167,17 +173,14 @@ def swagger_plugin() -> SwaggerRenderPlugin:
     )
 
 
-def docs_assets() -> Router:
-    """The reference's script and style sheet."""
+@get("/docs/assets/{name:str}", include_in_schema=False, sync_to_thread=True)
+def docs_asset(name: FromPath[str]) -> Response[bytes]:
+    """The reference's scripts and style sheet."""
     spec = importlib.util.find_spec("swagger_ui")
-    if spec is None or spec.origin is None:
-        raise LookupError("the package swagger-ui-py is not installed")
-    return create_static_files_router(
-        path="/docs/assets",
-        directories=[Path(spec.origin).parent / "static"],
-        include_in_schema=False,
-        cache_control=None,
-    )
+    if name not in _ASSETS or spec is None or spec.origin is None:
+        raise NotFound("there is nothing at this path")
+    content = (Path(spec.origin).parent / "static" / name).read_bytes()
+    return Response(content, media_type=_ASSETS[name], headers={"cache-control": "max-age=3600"})
 
 
 async def _check_database(pool: asyncpg.Pool) -> str | None:

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from gateway.embedded import EmbeddedPostgres
 
 PREFIX = "antiphon-test-"
 ROOM_BYTES = 1024**3
+YOUNG_SECONDS = 600
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - folders with random names are made in it
 
 
@@ -92,8 +94,10 @@ def _short_lived_folder(parent: Path) -> Iterator[Path]:
 
 def _remove_if_orphaned(folder: Path) -> None:
     try:
+        if time.time() - folder.stat().st_mtime < YOUNG_SECONDS:  # perhaps not locked yet by who makes it
+            return
         with (folder / "in-use").open() as guard:
             fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder)
-    except OSError:  # somebody else's, still in use, or just being made
+    except OSError:  # somebody else's, or still in use
         return

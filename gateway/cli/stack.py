@@ -175,11 +175,10 @@ class Stack:
         """The keys that this start made, else those that an earlier one kept."""
         path = self._settings.home / "keys.json"
         try:
-            made = asyncio.run(ensure_first_organization(dsn, self._settings))
-            if made is not None:
-                save_private(path, msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")
-                return made
-            return msgspec.json.decode(path.read_bytes(), type=FirstKeys)
+            made = asyncio.run(
+                ensure_first_organization(dsn, self._settings, save=lambda keys: _save_keys(path, keys))
+            )
+            return made or msgspec.json.decode(path.read_bytes(), type=FirstKeys)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
         except (OSError, asyncpg.PostgresError) as error:
@@ -228,6 +227,10 @@ class Stack:
                 f"the keys in {self._settings.home / 'keys.json'} are not of this database, or revoked"
             )
             self.keys = None
+
+
+def _save_keys(path: Path, keys: FirstKeys) -> None:
+    save_private(path, msgspec.json.format(msgspec.json.encode(keys), indent=2) + b"\n")
 
 
 def _safe_path() -> list[str]:

@@ -227,7 +227,7 @@ def test_a_pid_file_whose_number_now_belongs_to_another_process_does_no_harm(
 
 
 def test_spaces_and_long_paths_are_ordinary(scratch: Path) -> None:
-    home = scratch / 'a folder\'s "name"' / ("long" * 40) / "home"
+    home = scratch / "a folder's name" / ("long" * 40) / "home"
     server = EmbeddedPostgres(home, durable=False)
     try:
         assert ask(server.start(), "SELECT 1") == 1

@@ -18,6 +18,7 @@ from gateway.errors import (
     NotFound,
     Overloaded,
     PayloadTooLarge,
+    RangeNotSatisfiable,
     UnsupportedMediaType,
 )
 from gateway.jobs.lane import DATABASE_ERRORS, is_lost_connection
@@ -34,6 +35,7 @@ _BY_STATUS: Final[dict[int, type[GatewayError]]] = {
     405: MethodNotAllowed,
     413: PayloadTooLarge,
     415: UnsupportedMediaType,
+    416: RangeNotSatisfiable,
     503: Overloaded,
 }
 

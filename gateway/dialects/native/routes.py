@@ -12,13 +12,14 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 
 import billing
+from gateway.catalog import Catalog
 from gateway.dialects.native.body import GenerationBody
 from gateway.dialects.native.documents import ERRORS, SUBMIT_ERRORS
 from gateway.dialects.native.guarding import GatewayRequest, require_key
 from gateway.dialects.native.models import ModelList, ModelView, model_view
 from gateway.dialects.native.render import JobView
 from gateway.dialects.native.validation import check_body, check_metadata
-from gateway.errors import InvalidRequest, JobNotFound
+from gateway.errors import InvalidRequest, JobNotFound, ModelNotFound
 from gateway.ids import parse_id
 from gateway.jobs.job import JobStatus
 from gateway.jobs.reading import MAX_PAGE, JobFilter
@@ -124,7 +125,7 @@ async def list_jobs(
         request.auth,
         JobFilter(
             statuses=_statuses(status),
-            model=model,
+            model=_model(model, request.desk.catalog),
             created_from=_moment(created_from),
             before=_cursor(cursor),
             limit=_limit(limit),
@@ -232,8 +233,13 @@ def idempotency_key(header: str | None) -> str | None:
 
 
 def origin(request: GatewayRequest) -> str:
-    """Scheme and host that the request came to."""
-    return str(request.base_url).rstrip("/")
+    """Scheme and host that the request came to, as the client wrote them.
+
+    Nothing is parsed: it is asked for after the commit, where nothing may fail any more.
+    """
+    server = request.scope.get("server") or ("localhost", None)
+    host = request.headers.get("host") or ":".join(str(part) for part in server if part is not None)
+    return f"{request.scope['scheme']}://{host}"
 
 
 def _job_id(text: str) -> uuid.UUID:
@@ -272,6 +278,18 @@ def _statuses(value: str | None) -> tuple[JobStatus, ...] | None:
     return _STATUSES[value]
 
 
+def _model(value: str | None, catalog: Catalog) -> str | None:
+    """An alias counts as its model; a model that left the catalog may still have jobs."""
+    if value is None:
+        return None
+    if "\x00" in value:
+        raise InvalidRequest("model contains a NUL character", param="model")
+    try:
+        return catalog.find(value).id
+    except ModelNotFound:
+        return value
+
+
 def _moment(value: str | None) -> datetime | None:
     """ISO 8601 or Unix seconds."""
     if value is None:
@@ -280,8 +298,8 @@ def _moment(value: str | None) -> datetime | None:
         if value.isdecimal():
             return datetime.fromtimestamp(int(value), UTC)
         moment = datetime.fromisoformat(value)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         raise InvalidRequest(
             "created[gte] must be a time", param="created[gte]", suggestion="2026-01-31T00:00:00Z"
         ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
