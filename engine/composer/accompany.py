@@ -123,6 +123,10 @@ COMPS: dict[str, Rule] = {
 }
 
 
+_LEFT_HAND = {"held", "ballad", "eighths", "strum", "arpeggio"}
+"""Ways of playing that double the root below."""
+
+
 def comp(
     style: Style, section: Section, chords: tuple[ChordSpan, ...], voicings: Voicings, seed: int
 ) -> list[Note]:
@@ -140,6 +144,8 @@ def comp(
             start = bar_start + at
             span = chord_at(chords, start)
             pitches = voicings[span.start_beat]
+            if name in _LEFT_HAND:
+                pitches = (low_pitch(span.chord.root, 43), *pitches)
             if name == "arpeggio":
                 pitches = (_broken(pitches, j),)
             length = beats if name != "held" else span.end_beat - start
@@ -184,13 +190,13 @@ def _strike(
 
 
 def pad(style: Style, section: Section, chords: tuple[ChordSpan, ...], voicings: Voicings) -> list[Note]:
-    """Sustained chords, one long note per voice and chord; common tones are struck again only at changes."""
+    """Sustained chords over a doubled root: one long note per voice and chord."""
     notes: list[Note] = []
     for span in chords:
         if section.start_beat <= span.start_beat < section.end_beat:
             length = min(span.end_beat, section.end_beat) - span.start_beat
-            for i, pitch in enumerate(voicings[span.start_beat]):
-                pan = (-0.5, 0.4, -0.2, 0.6, 0.0)[i % 5]
+            for i, pitch in enumerate((low_pitch(span.chord.root, 48), *voicings[span.start_beat])):
+                pan = (0.0, -0.5, 0.4, -0.2, 0.6)[i % 5]
                 notes.append(
                     _plain(
                         Part.PAD, style.pad, (span.start_beat, length), 0.5 + 0.4 * section.energy, pitch, pan

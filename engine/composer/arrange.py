@@ -128,7 +128,7 @@ def _sweeps(style: Style, section: Section) -> list[Note]:
 def _ending(style: Style, harmony: Harmony, end_beat: float, seconds: float) -> list[Note]:
     """The last chord: everybody strikes it once and lets it ring until the song's end."""
     final = harmony.chords[-1]
-    beats = (seconds - style.lead_in_seconds) / style.beat_seconds - end_beat
+    beats = max(0.1, (seconds - style.lead_in_seconds) / style.beat_seconds - end_beat)
     notes: list[Note] = []
     layers = [(Part.CHORDS, style.chords, harmony.middle, 0.75), (Part.PAD, style.pad, harmony.high, 0.6)]
     for part, instrument, voicings, velocity in layers:
@@ -139,7 +139,7 @@ def _ending(style: Style, harmony: Harmony, end_beat: float, seconds: float) -> 
                 _final(part, instrument, end_beat, beats, velocity, p, i) for i, p in enumerate(pitches)
             ]
     if style.bass:
-        notes.append(_final(Part.BASS, style.bass, end_beat, beats, 0.85, low_pitch(final.chord.root, 28), 0))
+        notes.append(_final(Part.BASS, style.bass, end_beat, beats, 0.75, low_pitch(final.chord.root, 28), 0))
     if not style.voice:
         pitch = style.key.pitch(0, center_of(style.lead))
         notes.append(

@@ -82,7 +82,7 @@ def _kick(maker: torch.Generator, *, electric: bool) -> Tensor:
     body = _sweep(time, 230.0 if electric else 160.0, 47.0 if electric else 56.0, 0.028)
     body = torch.tanh(1.6 * body) * _fall(time, 0.55 if electric else 0.38)
     click = _band(maker, time.numel(), 1200.0, 4500.0) * _fall(time, 0.018)
-    return 0.85 * body * torch.clamp(time / 0.001, max=1.0) + 0.09 * click
+    return (0.72 if electric else 0.8) * body * torch.clamp(time / 0.001, max=1.0) + 0.09 * click
 
 
 def _tom(start_hz: float, end_hz: float, seconds: float, level: float, maker: torch.Generator) -> Tensor:

@@ -77,7 +77,7 @@ class _Plan(msgspec.Struct):
     def weight(self) -> float:
         """Length relative to the others, in lines of lyrics."""
         base = _WEIGHT.get(self.kind, 4.0)
-        return min(12.0, max(base * 0.75, float(len(self.lines)))) if self.lines else base
+        return min(12.0, max(base * 0.6, float(len(self.lines)))) if self.lines else base
 
 
 def plan_form(style: Style, lyrics: str, frames: int) -> tuple[tuple[Section, ...], float]:

@@ -84,9 +84,10 @@ def drum(style: Style, sections: tuple[Section, ...], end_beat: float, seed: int
     for i, section in enumerate(sections):
         upcoming = sections[i + 1] if i + 1 < len(sections) else None
         hits += _section(style, section, upcoming, seed, first=i == 0)
+    last = 0.35 + 0.5 * sections[-1].energy
     if style.genre.groove not in {"sparse", "jazz", "lofi"}:
-        hits.append(_Hit(end_beat, "crash", 0.7))
-    hits.append(_Hit(end_beat, "kick", 0.8))
+        hits.append(_Hit(end_beat, "crash", last))
+    hits.append(_Hit(end_beat, "kick", 1.1 * last))
     human = dice(seed, "drummer")
     return [_note(style, hit, human) for hit in hits]
 

@@ -27,7 +27,13 @@ def master(song: Tensor, *, loudness_lufs: float, fade_seconds: float) -> Iterat
         powers.append(_loudness_powers(chunk))
         peaks.append(_block_peaks(chunk))
         yield 0.5 * (start + chunk.shape[1]) / song.shape[1]
-    gains = _gains(torch.cat(powers), torch.cat(peaks), loudness_lufs)
+    power, peak = torch.cat(powers), torch.cat(peaks)
+    make_up = min(_MOST_GAIN, 10.0 ** ((loudness_lufs - integrated_lufs(power)) / 20.0))
+    for _ in range(2):
+        make_up = _corrected(make_up, power, peak, loudness_lufs)
+        yield 0.5
+    gains = _limited(peak * make_up).mul_(make_up)
+    yield 0.5
     for start in starts:
         chunk = song[:, start : start + _CHUNK]
         chunk *= _per_frame(gains, start // _BLOCK, chunk.shape[1])
@@ -71,19 +77,15 @@ def integrated_lufs(powers: Tensor) -> float:
     return -0.691 + 10.0 * math.log10(float(loud.mean()))
 
 
-def _gains(powers: Tensor, peaks: Tensor, target_lufs: float) -> Tensor:
-    """Gain of each 64-frame block: make-up times limiter, corrected twice for what the limiter takes away."""
-    make_up = min(_MOST_GAIN, 10.0 ** ((target_lufs - integrated_lufs(powers)) / 20.0))
+def _corrected(make_up: float, powers: Tensor, peaks: Tensor, target_lufs: float) -> float:
+    """The make-up gain, raised by what the limiter takes away from the loudness with it."""
+    gains = _limited(peaks * make_up)
     per_power = _LOUDNESS_FRAMES // _BLOCK
-    for _ in range(2):
-        gains = _limited(peaks * make_up)
-        short = torch.nn.functional.pad(gains, (0, powers.numel() * per_power - gains.numel()), value=1.0)
-        after = powers * make_up**2 * short.view(-1, per_power).square().mean(1)
-        # Chasing the target for ever would flatten the music: at most 2 dB more each time.
-        make_up = min(
-            _MOST_GAIN, make_up * min(1.26, 10.0 ** ((target_lufs - integrated_lufs(after)) / 20.0))
-        )
-    return _limited(peaks * make_up).mul_(make_up)
+    whole = torch.nn.functional.pad(gains, (0, powers.numel() * per_power - gains.numel()), value=1.0)
+    after = powers * (make_up * make_up) * whole.view(-1, per_power).square().mean(1)
+    # Chasing the target for ever would flatten the music: at most 2 dB more each time.
+    missing_db = target_lufs - integrated_lufs(after)
+    return min(_MOST_GAIN, make_up * math.pow(10.0, min(2.0, missing_db) / 20.0))
 
 
 def _limited(peaks: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ _RANGES = {
 _HARMONIZED = {K.CHORUS, K.DROP}
 _SHAPES = ("arch", "fall", "rise", "wave", "hill")
 _PHRASE_SECONDS = 4.4
+_DISTANCE_FROM_HOME = (0.0, 0.7, 0.2, 0.6, 0.5, 0.7, 0.9)
 
 
 class Tune(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,14 +214,13 @@ def _fit_to_chords(
         if strong:
             fitting = [d for d in options if style.key.pitch(d, center) % 12 in tones]
             options = fitting or options
-        # Between equals, the tonic triad wins and a note is not repeated: the tune says which key it is in.
-        degrees.append(
-            min(
-                options,
-                key=lambda d: (abs(d - aim) + 0.4 * (d == previous) + 0.5 * (d % 7 not in {0, 2, 4}), d),
-            )
-        )
+        degrees.append(min(options, key=lambda d: (_cost(d, aim, previous), d)))
     return degrees
+
+
+def _cost(degree: int, aim: int, previous: int) -> float:
+    """Between equals the tonic and its third win, so that the tune says its key; notes repeat last."""
+    return abs(degree - aim) + 0.4 * (degree == previous) + _DISTANCE_FROM_HOME[degree % 7]
 
 
 def chord_at(chords: tuple[ChordSpan, ...], beat: float) -> ChordSpan:

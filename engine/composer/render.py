@@ -34,11 +34,11 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 CHANNELS = {
-    Part.DRUMS: Channel(-4.5, 0.10, 0.0),
-    Part.BASS: Channel(-4.5, 0.02, 0.0, 0.5),
-    Part.CHORDS: Channel(-8.0, 0.35, -0.18, 0.45),
+    Part.DRUMS: Channel(-5.5, 0.10, 0.0),
+    Part.BASS: Channel(-5.5, 0.02, 0.0, 0.5),
+    Part.CHORDS: Channel(-7.5, 0.35, -0.18, 0.45),
     Part.PAD: Channel(-13.5, 0.55, 0.0, 0.6),
-    Part.ARP: Channel(-11.5, 0.4, 0.1, 0.4),
+    Part.ARP: Channel(-10.5, 0.4, 0.1, 0.4),
     Part.LEAD: Channel(-3.0, 0.4, 0.08),
     Part.VOICE: Channel(-2.0, 0.38, 0.0),
     Part.COUNTER: Channel(-3.5, 0.45, 0.0),
@@ -112,8 +112,8 @@ def render(score: Score) -> Iterator[float | Tensor]:
             frame, note = starts[upcoming]
             sounding.append(_sound(score, memory, note, frame, upcoming))
             upcoming += 1
-            if upcoming % 64 == 0:
-                yield _RENDER_SHARE * start / score.frames
+            if upcoming % 4 == 0:  # so that a cancellation never waits for a whole chunk of long notes
+                yield _RENDER_SHARE * (start / score.frames)
         _lay(song, room, sounding, start, style.reverb, pump)
         sounding = [s for s in sounding if s.start + s.wave.shape[1] > start + HOP]
         yield _RENDER_SHARE * min(1.0, (start + HOP) / score.frames)
@@ -166,14 +166,14 @@ def _lay(
             echo[first : first + count].add_(
                 left[skip : skip + count], alpha=(sound.left + sound.right) / 2 * sound.echo
             )
-    dry, send = torch.zeros(2, HOP), torch.zeros(2, HOP)
+    dry, send = torch.zeros(2, HOP), torch.zeros(HOP)
     dip = _pump(pump, start) if pump else None
     for part, buffer in parts.items():
         channel = CHANNELS[part]
         if dip is not None and channel.duck:
             buffer.mul_(1.0 - channel.duck * dip)
         dry += buffer
-        send.add_(buffer, alpha=channel.reverb * (0.35 + reverb))
+        send.add_(buffer.sum(0), alpha=channel.reverb * (0.35 + reverb) / 2)
     wet = room.place(dry, send, echo)
     end = min(song.shape[1], start + wet.shape[1])
     song[:, start:end] += wet[:, : end - start]

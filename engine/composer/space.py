@@ -11,8 +11,8 @@ from torch import Tensor
 
 from engine.schema import SAMPLE_RATE
 
-HOP = 65_536
-FFT_SIZE = 3 * HOP
+HOP = 131_072
+FFT_SIZE = 2 * HOP
 LONGEST_RESPONSE = FFT_SIZE - HOP
 _LOW_CUT_HZ = 32.0
 
@@ -26,7 +26,7 @@ class Room:
         self._echo = torch.fft.rfft(_echo_response(beat_seconds), n=FFT_SIZE) * self._dry
 
     def place(self, dry: Tensor, reverb_send: Tensor, echo_send: Tensor) -> Tensor:
-        """[2, HOP], [2, HOP] and [HOP] become [2, FFT_SIZE], to be added to the song from the chunk on."""
+        """[2, HOP], [HOP] and [HOP] become [2, FFT_SIZE], to be added to the song from the chunk on."""
         bins = torch.fft.rfft(dry, n=FFT_SIZE) * self._dry
         bins += torch.fft.rfft(reverb_send, n=FFT_SIZE) * self._reverb
         bins += torch.fft.rfft(echo_send, n=FFT_SIZE) * self._echo
@@ -52,6 +52,7 @@ def _reverb_response(amount: float) -> Tensor:
         bins = torch.fft.rfft(torch.randn(2, FFT_SIZE, generator=maker))
         bins *= torch.rsqrt(1.0 + (low / (f + 1.0)) ** 4) * torch.rsqrt(1.0 + (f / high) ** 4)
         response += share * torch.fft.irfft(bins)[:, :count] * torch.exp(time * (-6.9 / (fall * speed)))
+    response += 0.25 * response.flip(0)  # the ears of one room are never quite strangers
     onset = torch.clamp((time - 0.012) / 0.03, 0.0, 1.0)
     response *= onset
     response /= response.square().sum(1, keepdim=True).sqrt()

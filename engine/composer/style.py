@@ -10,9 +10,13 @@ from engine.composer.theory import LETTERS, Key
 from engine.composer.vocabulary import GENRE_WORDS, INSTRUMENT_WORDS, MOODS, Mood
 from engine.schema import EngineRequest
 
+_ITEM = (
+    r"(?:(?:electric|acoustic|heavy|distorted|live|lead|bass|hip|synth|double|male|female|backing) )?"
+    r"[\w'-]+"
+)
 _NEGATION = re.compile(
-    r"\b(?:no|without|not|minus|lacks?|zero|free of|instead of)\s+(?:any\s+|the\s+|a\s+)?"
-    r"((?:[\w'-]+(?:\s*(?:,|\bor\b|\band\b|/|&)\s*(?:no\s+)?)?){1,3})",
+    r"\b(?:no|without|not|minus|lacks?|zero|free of|instead of)\s+(?:any\s+|the\s+|an?\s+)?"
+    rf"({_ITEM}(?:\s*,\s*{_ITEM}){{0,4}}\s*,?\s*n?or\s+{_ITEM}|{_ITEM}(?:\s*(?:\band\b|&|/)\s*{_ITEM}){{0,3}})",
 )
 _BPM = re.compile(r"\b(\d{2,3})\s*-?\s*bpm\b|\b(?:bpm|tempo)\s*(?:of|is|:|=)?\s*(\d{2,3})\b")
 _KEY = re.compile(
@@ -185,6 +189,7 @@ def _cast(genre: Genre, wanted: str, refused: str, rng: Dice) -> dict[str, str]:
     cast: dict[str, str] = {}
     for role in ("chords", "lead", "pad", "bass", "arp"):
         own = [name for name in getattr(genre, role) if name not in banned]
+        own = [name for name in own if name not in cast.values()] or own
         fit = [name for name in asked if role in INSTRUMENT_WORDS[name].roles and name not in cast.values()]
         cast[role] = fit[0] if fit else (pick(rng, own) if own else "")
     if re.search(r"\bbass\b", refused):

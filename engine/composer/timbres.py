@@ -75,7 +75,7 @@ TIMBRES: dict[str, Timbre] = {
     "harp": Timbre(shape="pluck", bright_hz=2800, dark_hz=700, dark_seconds=0.25, attack=0.003, decay=3.2, release=0.5, gain_db=4.0),
     "finger_bass": Timbre(shape="pluck", bright_hz=1300, dark_hz=350, dark_seconds=0.2, attack=0.006, decay=5.0, release=0.08, gain_db=2.0),
     "upright_bass": Timbre(shape="pluck", bright_hz=900, dark_hz=260, dark_seconds=0.12, attack=0.008, decay=3.2, release=0.1, gain_db=3.0),
-    "synth_bass": Timbre(shape="saw", bright_hz=1500, dark_hz=320, dark_seconds=0.12, attack=0.004, sustain=0.85, release=0.05, drive=0.8, gain_db=0.0),
+    "synth_bass": Timbre(shape="saw", bright_hz=1500, dark_hz=320, dark_seconds=0.12, attack=0.004, sustain=0.85, release=0.05, drive=0.8, gain_db=-2.0),
     "sub_bass": Timbre(shape="triangle", bright_hz=700, dark_hz=320, dark_seconds=0.25, attack=0.006, decay=9.0, release=0.1, drive=2.2, gain_db=-1.0),
 }  # fmt: skip
 

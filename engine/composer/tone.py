@@ -145,7 +145,7 @@ def _reed(number: Tensor, hz: float) -> Tensor:
 
 def _pluck(number: Tensor, _hz: float) -> Tensor:
     """A string plucked at 0.137 of its length lacks the harmonics that have a node there."""
-    return (torch.sin(math.pi * 0.137 * number).abs() + 0.03) / number**0.9
+    return (torch.sin(math.pi * 0.137 * number).abs() + 0.03) / number**1.15
 
 
 def _organ(number: Tensor, _hz: float) -> Tensor:

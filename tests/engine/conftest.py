@@ -75,12 +75,12 @@ class Ears:
     @staticmethod
     def key(samples: Audio) -> str:
         """The key whose profile fits the chroma best."""
-        spec = _spectrogram(samples.mean(0), 16_384, 8192)
-        freqs = np.fft.rfftfreq(16_384, 1 / RATE)
+        spec = _spectrogram(samples.mean(0), 32_768, 16_384)
+        freqs = np.fft.rfftfreq(32_768, 1 / RATE)
         use = (freqs > 100) & (freqs < 2000)
         classes = np.round(69 + 12 * np.log2(freqs[use] / 440)).astype(int) % 12
         energy = np.sqrt(spec[:, use]).sum(0)
-        chroma = np.bincount(classes, weights=energy, minlength=12) / np.bincount(classes, minlength=12)
+        chroma = np.bincount(classes, weights=energy, minlength=12)
         fits = {
             f"{NAMES[tonic]} {mode}": np.corrcoef(np.roll(profile, tonic), chroma)[0, 1]
             for tonic in range(12)

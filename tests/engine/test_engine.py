@@ -32,7 +32,7 @@ PATIENCE_S = 10.0
 
 
 class StepRunner:
-    """Takes steps in lockstep over a batch, like a diffusion model; a prompt may ask for trouble at step 2."""
+    """Steps a whole batch at a time, like a diffusion model; a prompt may ask for trouble at step 2."""
 
     def __init__(self, requests: int = 1) -> None:
         self.models = frozenset({"steps", "other"})
