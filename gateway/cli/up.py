@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from gateway.cli.demo import DemoError, run_demo
+from gateway.cli.client import ClientError
+from gateway.cli.demo import run_demo
 from gateway.cli.stack import Stack, UpError
 from gateway.cli.stop_signals import Stopped, StopSignals
 from gateway.embedded import EmbeddedPostgresError
@@ -38,7 +39,7 @@ def up(context: click.Context, *, demo: bool, exits: bool, as_json: bool) -> Non
                     stack.run()
         except Stopped:
             pass
-        except (UpError, EmbeddedPostgresError, DemoError) as error:
+        except (UpError, EmbeddedPostgresError, ClientError) as error:
             _tell(f"antiphon: {error}")
             context.exit(error.status if isinstance(error, UpError) else 1)
 
@@ -60,7 +61,7 @@ def _announce(settings: Settings, stack: Stack, *, as_json: bool) -> None:
 
 
 def _first_song(settings: Settings, stack: Stack, *, exits: bool, as_json: bool) -> None:
-    """Raises DemoError or UpError when the command exits after the song; else a failure is only told."""
+    """Raises ClientError or UpError when the command exits after the song; else a failure is only told."""
     try:
         with stack.interruptible():
             run_demo(
@@ -70,7 +71,7 @@ def _first_song(settings: Settings, stack: Stack, *, exits: bool, as_json: bool)
                 pause=stack.pause,
                 to_stderr=as_json,
             )
-    except (DemoError, UpError) as error:
+    except (ClientError, UpError) as error:
         if exits:
             raise
         _tell(f"antiphon: {error}")
