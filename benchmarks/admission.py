@@ -150,7 +150,7 @@ async def _prepare(dsn: str, accounts: int) -> list[str]:
         async with conn.transaction():
             for number in range(accounts):
                 owner = await create_organization(conn, name=f"bench {number}")
-                await billing.grant(conn, account_id=owner, amount_nano=10**17, reason="benchmark")
+                await billing.grant(conn, account_id=owner, amount_nano=10**14, reason="benchmark")
                 keys.append(
                     (await create_key(conn, pepper=pepper, organization_id=owner, name="b", test=False))[1]
                 )

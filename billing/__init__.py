@@ -4,7 +4,7 @@ Amounts are integer nano-USD; every function works inside the caller's transacti
 """
 
 from billing.accounts import Account, lock_accounts, open_account, read_account
-from billing.budgets import Budget, create_budget, lock_budgets
+from billing.budgets import BUDGET_PERIODS, Budget, create_budget, lock_budgets
 from billing.connection import Connection
 from billing.errors import AccountMissing, BillingError, LedgerConflict, MoneyFormatError, PriceMissing
 from billing.ledger import Charge, Delivery, Hold, grant, release, settle, write_holds
@@ -24,6 +24,7 @@ from billing.verify import Violation, count_entries, run_checks, verify
 
 __all__ = [
     "APPEND_ONLY",
+    "BUDGET_PERIODS",
     "HOUSE_ACCOUNTS",
     "NAMING_CONVENTION",
     "REVENUE",

@@ -2,10 +2,13 @@
 
 import uuid
 from collections.abc import Collection, Iterable
+from typing import Final
 
 import msgspec
 
 from billing.connection import Connection
+
+BUDGET_PERIODS: Final = ("day", "month", "total")
 
 
 class Budget(msgspec.Struct, kw_only=True):

@@ -13,7 +13,7 @@ PPM: Final = 1_000_000
 MAX_NANO: Final = 2**62
 """Largest amount the ledger takes: half of a bigint, so that two of them can be added."""
 
-_USD = re.compile(r"([+-]?)(\d{1,10})(?:\.(\d{1,9}))?")
+_USD = re.compile(r"([+-]?)(\d{1,10})(?:\.(\d{1,9}))?", re.ASCII)
 
 
 def parse_usd(text: str) -> int:

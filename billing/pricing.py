@@ -90,7 +90,8 @@ async def set_price(
 async def seed_prices(conn: Connection, seeds: Iterable[SeedPrice]) -> int:
     """Give every model without any list price the one of the catalog; returns how many were new."""
     await conn.execute("LOCK TABLE price_version IN SHARE ROW EXCLUSIVE MODE")
-    priced = {row["model"] for row in await conn.fetch("SELECT DISTINCT model FROM price_version")}
+    rows = await conn.fetch("SELECT DISTINCT model FROM price_version WHERE account_id IS NULL")
+    priced = {row["model"] for row in rows}
     fresh = [seed for seed in seeds if seed.model not in priced]
     for seed in fresh:
         await set_price(

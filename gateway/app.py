@@ -12,6 +12,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from gateway import downloads, operations
 from gateway.bootstrap import Live
 from gateway.dialects.native import errors, routes
+from gateway.dialects.native.body_document import BodySchemas
 from gateway.dialects.native.guarding import Desk
 from gateway.errors import GatewayError
 from gateway.observability import ObserveRequests
@@ -46,6 +47,7 @@ def create_app(live: Live) -> Litestar:
         },
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=_openapi(),
+        plugins=[BodySchemas()],
         on_app_init=[_quiet],
     )
     app.state["desk"] = Desk(
@@ -66,6 +68,7 @@ def _openapi() -> OpenAPIConfig:
         version="0.1.0",
         description="Music generation with exact per-second billing.",
         path="/docs",
+        use_handler_docstrings=True,
         render_plugins=[operations.swagger_plugin()],
         components=Components(
             security_schemes={

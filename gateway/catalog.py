@@ -86,8 +86,27 @@ def read_catalog(path: Path) -> Catalog:
         names = [name for model in models for name in (model.id, *model.aliases)]
         if twice := {name for name in names if names.count(name) > 1}:
             raise CatalogError(f"{path}: {min(twice)!r} names two models")
+        for model in models:
+            _check_ranges(path, model)
         catalog = Catalog(models)
-        catalog.seed_prices()
-    except (msgspec.DecodeError, billing.MoneyFormatError, OSError) as error:
+        for seed in catalog.seed_prices():
+            _check_price(path, seed)
+    except (msgspec.DecodeError, UnicodeDecodeError, billing.MoneyFormatError, OSError) as error:
         raise CatalogError(f"{path}: {error}") from error
     return catalog
+
+
+def _check_ranges(path: Path, model: Model) -> None:
+    for name in ("duration_seconds", "steps", "guidance_scale"):
+        bounds = getattr(model, name)
+        if bounds is not None and not 0 <= bounds[0] <= bounds[2] <= bounds[1]:
+            raise CatalogError(f"{path}: {model.id}: {name} must be [lowest, highest, default], in order")
+    if model.duration_seconds[0] <= 0:
+        raise CatalogError(f"{path}: {model.id}: duration_seconds must be more than 0")
+
+
+def _check_price(path: Path, seed: billing.SeedPrice) -> None:
+    if seed.nano_per_second < 0:
+        raise CatalogError(f"{path}: {seed.model}: usd_per_second must not be negative")
+    if seed.was_nano_per_second is not None and seed.was_nano_per_second <= seed.nano_per_second:
+        raise CatalogError(f"{path}: {seed.model}: was_usd_per_second must be more than usd_per_second")

@@ -49,7 +49,12 @@ class ConfigWatch:
         while True:
             try:
                 await asyncio.wait_for(self.refresh(), STALE_SECONDS)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except (
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+                OSError,
+            ) as error:
                 log.warning("config_watch.unreachable", error=type(error).__name__)
             await asyncio.sleep(POLL_SECONDS)
 

@@ -8,7 +8,7 @@ GatewayError
 │   ├── Forbidden             403   ScopeDenied, ModelNotAllowed, LinkRefused
 │   ├── NotFound              404   ModelNotFound, JobNotFound, FileGone
 │   ├── MethodNotAllowed      405
-│   ├── Conflict              409   RequestInProgress, JobAlreadyFinal
+│   ├── Conflict              409   JobAlreadyFinal
 │   ├── PayloadTooLarge       413
 │   ├── UnsupportedMediaType  415
 │   ├── RangeNotSatisfiable   416
@@ -25,10 +25,13 @@ from typing import Any, ClassVar
 
 
 class GatewayError(Exception):
-    """Base. `code` is stable; `message` is for people and never carries secrets or prompts."""
+    """Base. `code` is stable; `message` is for people and never carries secrets or prompts.
+
+    Only classes that are raised have a code of their own; the others group them.
+    """
 
     status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
+    code: ClassVar[str]
     type: ClassVar[str] = "api_error"
     retryable: ClassVar[bool] = False
 
@@ -53,12 +56,13 @@ class ClientError(GatewayError):
     """The caller must change something."""
 
     status = 400
-    code = "invalid_request"
     type = "invalid_request_error"
 
 
 class InvalidRequest(ClientError):
     """A field or the body cannot be used; `param` names it, `suggestion` the nearest valid value."""
+
+    code = "invalid_request"
 
 
 class UnknownParameter(InvalidRequest):
@@ -77,7 +81,6 @@ class Unauthenticated(ClientError):
     """No usable key."""
 
     status = 401
-    code = "invalid_api_key"
     type = "authentication_error"
 
 
@@ -88,7 +91,9 @@ class MissingApiKey(Unauthenticated):
 
 
 class InvalidApiKey(Unauthenticated):
-    """The key is unknown, revoked, expired or mistyped; which of them is not told."""
+    """The key is unknown, revoked, expired, mistyped, or used from elsewhere than it may."""
+
+    code = "invalid_api_key"
 
 
 class PaymentRequired(ClientError):
@@ -114,12 +119,13 @@ class Forbidden(ClientError):
     """The key may not do this."""
 
     status = 403
-    code = "scope_denied"
     type = "permission_error"
 
 
 class ScopeDenied(Forbidden):
     """The key lacks the scope."""
+
+    code = "scope_denied"
 
 
 class ModelNotAllowed(Forbidden):
@@ -172,13 +178,6 @@ class Conflict(ClientError):
     status = 409
 
 
-class RequestInProgress(Conflict):
-    """The first request with this idempotency key has not been answered yet."""
-
-    code = "request_in_progress"
-    retryable = True
-
-
 class JobAlreadyFinal(Conflict):
     """A finished job cannot be cancelled."""
 
@@ -217,13 +216,14 @@ class TooManyRequests(ClientError):
     """A limit of this key."""
 
     status = 429
-    code = "rate_limit_exceeded"
     type = "rate_limit_error"
     retryable = True
 
 
 class RateLimitExceeded(TooManyRequests):
     """More generation requests in this minute than the key may make."""
+
+    code = "rate_limit_exceeded"
 
 
 class ConcurrencyLimitExceeded(TooManyRequests):
@@ -239,12 +239,13 @@ class OperatorError(GatewayError):
 class InternalError(OperatorError):
     """A defect; details are in the log, under the request id."""
 
+    code = "internal_error"
+
 
 class Unavailable(OperatorError):
     """Not now."""
 
     status = 503
-    code = "overloaded"
     retryable = True
 
 
@@ -257,3 +258,16 @@ class ModelUnavailable(Unavailable):
 
 class Overloaded(Unavailable):
     """The admission queue is full, or the database is away; nothing was reserved."""
+
+    code = "overloaded"
+
+
+def raised_errors() -> list[type[GatewayError]]:
+    """Every class with a code of its own, ordered as people look for them: by status, then code."""
+    found, open_ = [], [GatewayError]
+    while open_:
+        kind = open_.pop()
+        open_ += kind.__subclasses__()
+        if "code" in vars(kind):
+            found.append(kind)
+    return sorted(found, key=lambda kind: (kind.status, kind.code))

@@ -21,9 +21,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 import billing
 from gateway import schema
 from gateway.catalog import SANDBOX
+from gateway.database import DATABASE_ERRORS
 from gateway.dialects.native.errors import AnyRequest
-from gateway.errors import GatewayError, NotFound
-from gateway.jobs.lane import DATABASE_ERRORS
+from gateway.errors import NotFound, raised_errors
+from gateway.jobs.job import MEANINGS, JobErrorCode
 from gateway.jobs.tally import Backlog, Tally, read_backlogs, read_tallies
 from gateway.jobs.workforce import GONE_SECONDS, served_queues
 from gateway.observability import Metrics
@@ -36,6 +37,15 @@ _ASSETS: Final = {
     "swagger-ui.css": "text/css",
 }
 """Of the installed package; its other files are not ours to serve."""
+_JOB_ERRORS: Final = {
+    JobErrorCode.UPSTREAM_ERROR: "Rendering failed, also when tried again where that made sense.",
+    JobErrorCode.TIMEOUT: "Rendering took too long.",
+    JobErrorCode.QUALITY_FAILED: "The music was made and did not pass the checks: silence, clipping, length.",
+    JobErrorCode.CONTENT_POLICY_VIOLATION: "The provider refused the content.",
+    JobErrorCode.JOB_CANCELLED: "The job was cancelled.",
+    JobErrorCode.OUT_OF_MEMORY: "The song did not fit into memory: make it shorter.",
+    JobErrorCode.INPUT_UNREADABLE: "A source file or URL could not be read.",
+}
 _FORWARDED: Final = ("x-forwarded-for", "forwarded", "x-real-ip")
 
 
@@ -145,11 +155,8 @@ class StoredMetrics(Collector):
 @get("/docs/errors", include_in_schema=False, media_type=MediaType.HTML, sync_to_thread=False)
 def errors_page() -> str:
     """Every error code, where `doc_url` points to; made from the error classes themselves."""
-    rows = "".join(
-        f'<tr id="{kind.code}"><td><code>{kind.code}</code></td><td>{kind.status}</td>'
-        f"<td>{html.escape((kind.__doc__ or '').strip())}</td></tr>"
-        for kind in sorted(_leaves(GatewayError), key=lambda kind: (kind.status, kind.code))
-    )
+    refusals = "".join(_row(kind.code, str(kind.status), kind.__doc__ or "") for kind in raised_errors())
+    endings = "".join(_row(code, "in jobs", MEANINGS[code]) for code in JobErrorCode)
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Errors - Antiphon</title>"
         "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -157,7 +164,7 @@ def errors_page() -> str:
         "tr:target{background:#ffd54a55}</style>"
         "<h1>Errors</h1><p>Every refusal is free: <code>charged</code> is always false. Retry only where "
         "<code>retryable</code> is true, after <code>Retry-After</code> seconds if the header is there.</p>"
-        f"<table><tr><th>code</th><th>HTTP</th><th>meaning</th></tr>{rows}</table></html>"
+        f"<table><tr><th>code</th><th>HTTP</th><th>meaning</th></tr>{refusals}{endings}</table></html>"
     )
 
 
@@ -211,12 +218,6 @@ async def _check_workers(pool: asyncpg.Pool) -> str | None:
     return None if SANDBOX in served else f"no worker was seen for {GONE_SECONDS} s"
 
 
-def _leaves(kind: type[GatewayError]) -> Iterator[type[GatewayError]]:
-    seen: set[str] = set()
-    stack = [kind]
-    while stack:
-        current = stack.pop()
-        stack.extend(current.__subclasses__())
-        if "code" in vars(current) and current.code not in seen:
-            seen.add(current.code)
-            yield current
+def _row(code: str, status: str, meaning: str) -> str:
+    text = html.escape(" ".join(meaning.split()))
+    return f'<tr id="{code}"><td><code>{code}</code></td><td>{status}</td><td>{text}</td></tr>'

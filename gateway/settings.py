@@ -5,7 +5,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -82,7 +82,7 @@ def _bind(value: str, problems: list[str]) -> tuple[str, int]:
 
 
 def _database_url(value: str | None, problems: list[str]) -> str | None:
-    if value is not None and urlsplit(value).scheme not in {"postgres", "postgresql"}:
+    if value is not None and _split(value).scheme not in {"postgres", "postgresql"}:
         problems.append("ANTIPHON_DATABASE_URL: write postgresql://user:password@host:port/database")
     return value
 
@@ -90,21 +90,27 @@ def _database_url(value: str | None, problems: list[str]) -> str | None:
 def _public_url(value: str | None, problems: list[str]) -> str | None:
     if value is None:
         return None
-    parts = urlsplit(value)
-    if (
-        parts.scheme not in {"http", "https"}
-        or not parts.netloc
-        or parts.path not in {"", "/"}
-        or parts.query
-    ):
+    parts = _split(value)
+    is_origin = parts.path in {"", "/"} and not parts.query and not parts.fragment
+    if parts.scheme not in {"http", "https"} or not parts.netloc or not is_origin:
         problems.append(f"ANTIPHON_PUBLIC_URL={value!r}: write an origin, for example https://music.example")
     return value.rstrip("/")
 
 
 def _storage_url(value: str, problems: list[str]) -> str:
-    if urlsplit(value).scheme not in {"file", "s3"}:
+    parts = _split(value)
+    is_folder = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
+    if not is_folder and not (parts.scheme == "s3" and parts.netloc):
         problems.append(f"ANTIPHON_STORAGE_URL={value!r}: write file:///folder or s3://bucket/prefix")
     return value
+
+
+def _split(url: str) -> SplitResult:
+    """Its parts; none of them if it cannot be read at all."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _catalog(value: str | None, problems: list[str]) -> Path:
@@ -136,7 +142,10 @@ def _secret_key(value: str | None, home: Path, problems: list[str]) -> str:
                 pass  # another process was first; its secret counts
             finally:
                 fresh.unlink()
-        return path.read_text().strip()
+        kept = path.read_text().strip()
     except OSError as error:
         problems.append(f"ANTIPHON_HOME={home!s}: cannot keep the secret there ({error.strerror})")
         return ""
+    if len(kept) < SECRET_MIN_CHARACTERS:
+        problems.append(f"{path} holds no secret: restore it, or remove it and every key becomes void")
+    return kept

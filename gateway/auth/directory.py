@@ -12,6 +12,7 @@ import billing
 from gateway.auth.keys import SHOWN_CHARACTERS, Pepper, derive_pepper, digest, generate_key, is_well_formed
 from gateway.auth.principal import Principal, Scope
 from gateway.config_watch import ConfigWatch, RevisionCache, bump_revision
+from gateway.database import read
 from gateway.errors import InvalidApiKey, InvalidRequest, MissingApiKey, NotFound
 from gateway.ids import new_id
 
@@ -35,30 +36,35 @@ class KeyDirectory:
     def __init__(self, *, pool: "asyncpg.Pool[asyncpg.Record]", watch: ConfigWatch, secret_key: str) -> None:
         self._pool = pool
         self._pepper = derive_pepper(secret_key)
-        self._cache: RevisionCache[bytes, Principal | None] = RevisionCache(watch, self._load)
+        self._cache: RevisionCache[str, Principal] = RevisionCache(watch, self._load)
 
     async def authenticate(self, key: str | None, *, client_host: str | None) -> Principal:
-        """The caller. Raises MissingApiKey or InvalidApiKey, which never says what exactly is wrong."""
+        """The caller; raises MissingApiKey or InvalidApiKey."""
         if not key:
             raise MissingApiKey("send an API key: Authorization: Bearer aph_live_... or x-api-key")
-        if not is_well_formed(key):
-            raise InvalidApiKey("this is not a valid API key: it is cut, mistyped or of another service")
-        principal = await self._cache.get(digest(key, self._pepper))
-        if principal is None:
-            raise InvalidApiKey("this API key does not exist or was revoked")
+        principal = await self._cache.get(key)
         principal.check_usable(now=datetime.now(UTC), client_host=client_host)
         return principal
 
-    async def _load(self, key_digest: bytes) -> Principal | None:
-        row = await self._pool.fetchrow(
-            """
-            SELECT id AS key_id, organization_id, project_id, mode = 'test' AS test, scopes, models, cidrs,
-                   requests_per_minute, max_open_jobs, has_budget, expires_at
-              FROM api_key WHERE digest = $1 AND revoked_at IS NULL
-            """,
-            key_digest,
-        )
-        return msgspec.convert(dict(row), Principal) if row else None
+    async def _load(self, key: str) -> Principal:
+        """From the database; only principals are cached, so that nobody fills the cache with guesses."""
+        if not is_well_formed(key):
+            raise InvalidApiKey("this is not a valid API key: it is cut, mistyped or of another service")
+        row = await read(self._pool, lambda conn: _find_key(conn, digest(key, self._pepper)))
+        if row is None:
+            raise InvalidApiKey("this API key does not exist or was revoked")
+        return msgspec.convert(dict(row), Principal)
+
+
+async def _find_key(conn: billing.Connection, key_digest: bytes) -> asyncpg.Record | None:
+    return await conn.fetchrow(
+        """
+        SELECT id AS key_id, organization_id, project_id, mode = 'test' AS test, scopes, models, cidrs,
+               requests_per_minute, max_open_jobs, has_budget, expires_at
+          FROM api_key WHERE digest = $1 AND revoked_at IS NULL
+        """,
+        key_digest,
+    )
 
 
 async def create_organization(conn: billing.Connection, *, name: str) -> uuid.UUID:
@@ -154,6 +160,14 @@ def _check_limits(limits: KeyLimits) -> None:
             ipaddress.ip_network(cidr)
         except ValueError as error:
             raise InvalidRequest(f"{cidr!r} is no network: {error}", param="cidrs") from error
+    for name, least in (("requests_per_minute", 1), ("max_open_jobs", 1), ("budget_nano", 0)):
+        if (value := getattr(limits, name)) is not None and value < least:
+            raise InvalidRequest(f"{name} must be at least {least}, not {value}", param=name)
+    if limits.budget_period not in billing.BUDGET_PERIODS:
+        raise InvalidRequest(
+            f"no budget period {limits.budget_period!r}: choose from {', '.join(billing.BUDGET_PERIODS)}",
+            param="budget_period",
+        )
 
 
 async def _check_owner(

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 import click
+import msgspec
 
 import billing
 from gateway.auth.directory import KeyLimits, create_key, create_organization, create_project, revoke_key
@@ -62,7 +63,35 @@ class MomentType(click.ParamType[datetime]):
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-ID, USD, MOMENT = IdType(), UsdType(), MomentType()
+class WordsType(click.ParamType[list[str]]):
+    """Words between commas, at least one: an empty list would forbid everything."""
+
+    name = "words"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """a, b"""
+        words = (
+            value if isinstance(value, list) else [word.strip() for word in value.split(",") if word.strip()]
+        )
+        if not words:
+            self.fail("the list is empty; leave the option out for no limit", param, ctx)
+        return words
+
+
+class TextType(click.ParamType[str]):
+    """Something that a person can read."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Without the blanks around it."""
+        text = str(value).strip()
+        if not text or not text.isprintable():
+            self.fail("write some words on one line", param, ctx)
+        return text
+
+
+ID, USD, MOMENT, WORDS, TEXT = IdType(), UsdType(), MomentType(), WordsType(), TextType()
 
 
 @click.group()
@@ -76,7 +105,7 @@ def org() -> None:
 
 
 @org.command("create")
-@click.option("--name", required=True)
+@click.option("--name", type=TEXT, required=True)
 @json_option
 def org_create(*, name: str, as_json: bool) -> None:
     """Create an organization with an empty account."""
@@ -95,13 +124,18 @@ def project() -> None:
 
 @project.command("create")
 @click.option("--org", "organization_id", type=ID, required=True)
-@click.option("--name", required=True)
+@click.option("--name", type=TEXT, required=True)
 @json_option
 def project_create(*, organization_id: uuid.UUID, name: str, as_json: bool) -> None:
     """Create a project; its keys see only its jobs."""
 
     async def action(conn: Conn, _: Settings) -> uuid.UUID:
-        return await create_project(conn, organization_id=organization_id, name=name)
+        try:
+            return await create_project(conn, organization_id=organization_id, name=name)
+        except asyncpg.UniqueViolationError as error:
+            raise click.ClickException(f"the organization has a project {name!r} already") from error
+        except asyncpg.ForeignKeyViolationError as error:
+            raise NotFound(f"there is no organization {organization_id.hex}") from error
 
     show({"id": run(action).hex}, as_json=as_json)
 
@@ -113,12 +147,14 @@ def key() -> None:
 
 @key.command("create")
 @click.option("--org", "organization_id", type=ID, required=True)
-@click.option("--name", required=True)
+@click.option("--name", type=TEXT, required=True)
 @click.option("--test", is_flag=True, help="A test key: free, rendered by the sandbox.")
 @click.option("--project", "project_id", type=ID, help="Limit the key to one project.")
-@click.option("--scopes", help="Comma-separated: generate, read. Default: all.")
-@click.option("--models", help="Comma-separated model ids. Default: all.")
-@click.option("--cidrs", help="Comma-separated networks from which the key works. Default: anywhere.")
+@click.option("--scopes", type=WORDS, help="Comma-separated: generate, read. Default: all.")
+@click.option("--models", type=WORDS, help="Comma-separated model ids. Default: all.")
+@click.option(
+    "--cidrs", type=WORDS, help="Comma-separated networks from which the key works. Default: anywhere."
+)
 @click.option("--expires", type=MOMENT, help="When the key stops working.")
 @click.option("--budget-usd", type=USD, help="The most that the key may spend per window.")
 @click.option("--budget-window", type=click.Choice(["day", "month", "total"]), default="total")
@@ -131,9 +167,9 @@ def key_create(
     name: str,
     test: bool,
     project_id: uuid.UUID | None,
-    scopes: str | None,
-    models: str | None,
-    cidrs: str | None,
+    scopes: list[str] | None,
+    models: list[str] | None,
+    cidrs: list[str] | None,
     expires: datetime | None,
     budget_usd: int | None,
     budget_window: str,
@@ -143,9 +179,8 @@ def key_create(
 ) -> None:
     """Issue a key. It is shown now and never again; limits are unlimited unless set."""
     limits = KeyLimits(
-        scopes=_split(scopes),
-        models=_split(models),
-        cidrs=_split(cidrs),
+        scopes=scopes,
+        cidrs=cidrs,
         expires_at=expires,
         requests_per_minute=rpm,
         max_open_jobs=concurrency,
@@ -155,8 +190,7 @@ def key_create(
 
     async def action(conn: Conn, settings: Settings) -> tuple[uuid.UUID, str]:
         catalog = read_catalog(settings.catalog)
-        for model in limits.models or ():
-            catalog.find(model)
+        known = None if models is None else [catalog.find(name).id for name in models]
         async with conn.transaction():
             return await create_key(
                 conn,
@@ -165,7 +199,7 @@ def key_create(
                 name=name,
                 test=test,
                 project_id=project_id,
-                limits=limits,
+                limits=msgspec.structs.replace(limits, models=known),
             )
 
     key_id, issued = run(action)
@@ -194,16 +228,19 @@ def credit() -> None:
 @credit.command("grant")
 @click.option("--org", "organization_id", type=ID, required=True)
 @click.option("--usd", "amount_nano", type=USD, required=True)
-@click.option("--reason", required=True, help="Why; it stays in the ledger.")
+@click.option("--reason", type=TEXT, required=True, help="Why; it stays in the ledger.")
 @json_option
 def credit_grant(*, organization_id: uuid.UUID, amount_nano: int, reason: str, as_json: bool) -> None:
     """Give credit that nobody paid for."""
 
     async def action(conn: Conn, _: Settings) -> billing.Account:
         async with conn.transaction():
-            return await billing.grant(
-                conn, account_id=organization_id, amount_nano=amount_nano, reason=reason
-            )
+            try:
+                return await billing.grant(
+                    conn, account_id=organization_id, amount_nano=amount_nano, reason=reason
+                )
+            except billing.AccountMissing as error:
+                raise NotFound(f"there is no organization {organization_id.hex}") from error
 
     account = run(action)
     show({"balance_usd": billing.format_usd(account.posted_nano)}, as_json=as_json)
@@ -250,7 +287,3 @@ def price_set(
         return known.id
 
     show({"model": run(action), "usd_per_second": billing.format_usd(nano_per_second)}, as_json=as_json)
-
-
-def _split(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]

@@ -14,8 +14,8 @@ import billing
 from gateway import schema
 from gateway.bootstrap import connect
 from gateway.catalog import CatalogError
+from gateway.database import DATABASE_ERRORS
 from gateway.errors import GatewayError
-from gateway.jobs.lane import DATABASE_ERRORS
 from gateway.settings import Settings, read_settings
 
 Result = TypeVar("Result")
@@ -30,10 +30,16 @@ def run(
     settings = read_settings(os.environ)
     try:
         return asyncio.run(_run(action, settings))
-    except (GatewayError, billing.BillingError, schema.SchemaError) as error:
+    except (GatewayError, billing.BillingError, schema.SchemaError, CatalogError) as error:
         raise click.ClickException(str(error)) from error
     except DATABASE_ERRORS as error:
-        raise click.ClickException(f"the database cannot be used: {error}") from error
+        raise click.ClickException(describe(error)) from error
+
+
+def describe(error: Exception) -> str:
+    """A database's complaint in one line; its details name values that are nobody's business."""
+    first, _, _ = (str(error) or type(error).__name__).partition("\n")
+    return f"the database cannot be used: {first}"
 
 
 def show(value: dict[str, Any], *, as_json: bool) -> None:
@@ -53,7 +59,7 @@ def run_process(main: Coroutine[Any, Any, None]) -> None:
     except (schema.SchemaError, CatalogError) as error:
         raise click.ClickException(str(error)) from error
     except DATABASE_ERRORS as error:
-        raise click.ClickException(f"the database cannot be used: {error}") from error
+        raise click.ClickException(describe(error)) from error
 
 
 async def _run(

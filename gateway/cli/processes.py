@@ -1,7 +1,10 @@
 """`antiphon serve` and `antiphon migrate`. Neither may import torch: `work` lives in its own module."""
 
 import asyncio
+import contextlib
 import os
+import signal
+from collections.abc import Iterator
 
 import asyncpg
 import click
@@ -12,8 +15,9 @@ from gateway import schema
 from gateway.app import create_app
 from gateway.bootstrap import database_url, open_http
 from gateway.catalog import CatalogError, read_catalog
-from gateway.cli.commands import json_option, run_process, show
+from gateway.cli.commands import describe, json_option, run_process, show
 from gateway.config_watch import bump_revision
+from gateway.database import DATABASE_ERRORS
 from gateway.observability import configure_logging
 from gateway.settings import Settings, read_settings
 
@@ -36,9 +40,22 @@ def migrate(*, as_json: bool) -> None:
     try:
         revision = schema.upgrade(database_url(settings))
         seeded = asyncio.run(_seed_prices(settings))
-    except (schema.SchemaError, CatalogError, asyncpg.PostgresError, OSError) as error:
+    except (schema.SchemaError, CatalogError) as error:
         raise click.ClickException(str(error)) from error
+    except DATABASE_ERRORS as error:
+        raise click.ClickException(describe(error)) from error
     show({"revision": revision, "prices_seeded": seeded}, as_json=as_json)
+
+
+class Server(uvicorn.Server):
+    """Ends in order; uvicorn would raise the signal again, before what we have opened is closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A first signal lets requests finish, a second one does not wait for them."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
 
 async def _serve(settings: Settings) -> None:
@@ -54,7 +71,7 @@ async def _serve(settings: Settings) -> None:
             server_header=False,
             lifespan="on",
         )
-        await uvicorn.Server(config).serve()
+        await Server(config).serve()
 
 
 async def _seed_prices(settings: Settings) -> int:

@@ -234,12 +234,13 @@ async def _lock(conn: billing.Connection, batch: Sequence[Submission], *, retry:
 
 
 async def _lock_meters(conn: billing.Connection, key_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Meter]:
+    """The counters now. A minute later than ours has begun while we waited for the locks: it counts on."""
     rows = await conn.fetch(
         """
         SELECT key_id, open_jobs,
-               CASE WHEN minute_start = date_trunc('minute', now())
+               CASE WHEN minute_start >= date_trunc('minute', now())
                     THEN minute_count ELSE 0 END AS minute_count,
-               60 - extract(second FROM now())::int AS seconds_left
+               ceil(60 - extract(second FROM now()))::int AS seconds_left
           FROM key_meter WHERE key_id = ANY($1) ORDER BY key_id FOR UPDATE
         """,
         list(key_ids),
@@ -370,7 +371,8 @@ async def _write_meters(conn: billing.Connection, meters: Iterable[Meter]) -> No
     await conn.execute(
         """
         UPDATE key_meter
-           SET minute_start = date_trunc('minute', now()), minute_count = t.count, open_jobs = t.open
+           SET minute_start = greatest(minute_start, date_trunc('minute', now())),
+               minute_count = t.count, open_jobs = t.open
           FROM unnest($1::uuid[], $2::int[], $3::int[]) AS t (key_id, count, open)
          WHERE key_meter.key_id = t.key_id
         """,

@@ -28,7 +28,7 @@ CHECKS: Final[dict[str, str]] = {
     """,
     "a completed job has exactly one successful attempt, its last": """
         SELECT j.id::text, count(*) FILTER (WHERE a.state = 'done') || ' done'
-          FROM job j JOIN attempt a ON a.job_id = j.id
+          FROM job j LEFT JOIN attempt a ON a.job_id = j.id
          WHERE j.status = 'completed'
          GROUP BY j.id, j.attempts
         HAVING count(*) FILTER (WHERE a.state = 'done') <> 1

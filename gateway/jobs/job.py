@@ -35,6 +35,18 @@ class JobErrorCode(StrEnum):
     INPUT_UNREADABLE = "input_unreadable"
 
 
+MEANINGS: Final = {
+    JobErrorCode.UPSTREAM_ERROR: "The backend failed, or rendering stopped unexpectedly three times.",
+    JobErrorCode.TIMEOUT: "Rendering took too long, or the job was not finished within 24 hours.",
+    JobErrorCode.QUALITY_FAILED: "The audio did not pass quality control: length, silence, clipping, offset.",
+    JobErrorCode.CONTENT_POLICY_VIOLATION: "A provider refused the content.",
+    JobErrorCode.JOB_CANCELLED: "It was cancelled.",
+    JobErrorCode.OUT_OF_MEMORY: "The song did not fit into memory.",
+    JobErrorCode.INPUT_UNREADABLE: "A file of the request could not be read.",
+}
+"""For the errors page and the reference."""
+
+
 class JobError(msgspec.Struct, frozen=True, kw_only=True):
     """Why the job ended without music, in words for the customer."""
 

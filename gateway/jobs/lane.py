@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
-import asyncpg
 import structlog
 
+from gateway.database import DATABASE_ERRORS, is_lost_connection
 from gateway.errors import Overloaded
 
 MAX_BATCH: Final = 512
@@ -21,8 +21,6 @@ RETRY_DELAYS_SECONDS: Final = (0.05, 0.2, 0.5, 1.0, 2.0, 2.0)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-
-DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 log = structlog.get_logger(__name__)
 
@@ -74,14 +72,15 @@ class Lane(Generic[Item, Answer]):
             if self._on_batch is not None:
                 self._on_batch(len(batch), asyncio.get_running_loop().time() - started)
 
-    async def _answer(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+    async def _answer(self, batch: list[tuple[Item, asyncio.Future[Answer]]], *, retry: bool = False) -> None:
         try:
-            answers = await self._write_stubbornly([item for item, _ in batch])
+            answers = await self._write_stubbornly([item for item, _ in batch], retry=retry)
         except Exception as error:  # noqa: BLE001 - it is not swallowed: every waiting caller gets it
             if len(batch) > 1 and not isinstance(error, Overloaded):
                 log.warning("lane.batch_failed", lane=self._name, size=len(batch), error=type(error).__name__)
                 for pair in batch:
-                    await self._answer([pair])
+                    # A try before the one that failed may have been committed, and its answer lost.
+                    await self._answer([pair], retry=True)
                 return
             for _, future in batch:
                 if not future.done():
@@ -91,10 +90,10 @@ class Lane(Generic[Item, Answer]):
             if not future.done():
                 future.set_result(answer)
 
-    async def _write_stubbornly(self, items: Sequence[Item]) -> Sequence[Answer]:
+    async def _write_stubbornly(self, items: Sequence[Item], *, retry: bool) -> Sequence[Answer]:
         """Outlast a restart of the database; whether the first try was committed is found out."""
         try:
-            return await self._write(items, False)
+            return await self._write(items, retry)
         except DATABASE_ERRORS as error:
             if not is_lost_connection(error):
                 raise
@@ -109,15 +108,3 @@ class Lane(Generic[Item, Answer]):
                     raise
                 lost = error
         raise Overloaded("the database cannot be reached", retry_after_seconds=2) from lost
-
-
-def is_lost_connection(error: BaseException) -> bool:
-    """Whether the database went away, as opposed to refusing what was asked."""
-    return isinstance(
-        error,
-        OSError
-        | asyncpg.InterfaceError
-        | asyncpg.PostgresConnectionError
-        | asyncpg.OperatorInterventionError
-        | asyncpg.InsufficientResourcesError,
-    )

@@ -116,7 +116,10 @@ async def beat(conn: billing.Connection, beats: Sequence[Beat]) -> dict[uuid.UUI
 
 
 async def give_back(conn: billing.Connection, claims: Sequence[Claim]) -> None:
-    """Return claimed jobs to the front of the queue, without counting the attempt: the worker is leaving."""
+    """Return claimed jobs to the front of the queue, without counting the attempt: the worker is leaving.
+
+    A cancelled one is left to `settlement.end_hopeless`: its music is not wanted any more.
+    """
     await conn.execute(
         """
         WITH back AS (
@@ -124,6 +127,7 @@ async def give_back(conn: billing.Connection, claims: Sequence[Claim]) -> None:
                            attempts = attempts - 1
               FROM unnest($1::uuid[], $2::bigint[]) AS t (id, fence)
              WHERE job.id = t.id AND job.fence = t.fence AND job.status = 'processing'
+               AND job.cancel_requested_at IS NULL
             RETURNING job.id, job.attempts + 1 AS n
         )
         DELETE FROM attempt USING back WHERE attempt.job_id = back.id AND attempt.n = back.n

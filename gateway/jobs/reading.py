@@ -13,7 +13,7 @@ import msgspec
 import billing
 from gateway.auth.principal import Principal
 from gateway.errors import JobAlreadyFinal, JobNotFound
-from gateway.jobs.job import FINAL, JOB_COLUMNS, Attempt, Job, JobStatus, job_from_row
+from gateway.jobs.job import JOB_COLUMNS, Attempt, Job, JobStatus, job_from_row
 from gateway.jobs.settlement import cancel_queued
 
 MAX_PAGE: Final = 100
@@ -91,19 +91,18 @@ async def request_cancel(
     Raises JobNotFound, or JobAlreadyFinal if it had ended otherwise before.
     """
     async with pool.acquire() as conn, conn.transaction():
-        job = await read_job(conn, principal, job_id)
-        if job.status is JobStatus.CANCELED:
-            return job
-        if job.status in FINAL:
-            raise JobAlreadyFinal(f"the job has already {job.status.value}")
         marked = await conn.fetchval(
-            """
+            f"""
             UPDATE job SET cancel_requested_at = coalesce(cancel_requested_at, now())
-             WHERE id = $1 AND completed_at IS NULL RETURNING id
-            """,
+             WHERE {_VISIBLE} AND id = $3 AND completed_at IS NULL RETURNING id
+            """,  # noqa: S608 - constants
+            principal.organization_id,
+            principal.project_id,
             job_id,
         )
-        if marked is None:  # it ended between the two statements
-            raise JobAlreadyFinal("the job has ended in the meantime")
-        await cancel_queued(conn, job_id)
-        return await read_job(conn, principal, job_id)
+        if marked is not None:
+            await cancel_queued(conn, job_id)
+        job = await read_job(conn, principal, job_id)
+    if marked is None and job.status is not JobStatus.CANCELED:
+        raise JobAlreadyFinal(f"the job has already {job.status.value}")
+    return job

@@ -13,6 +13,7 @@ import billing
 from gateway.auth.principal import Principal, Scope
 from gateway.catalog import Model
 from gateway.config_watch import ConfigWatch, RevisionCache
+from gateway.database import DATABASE_ERRORS, read
 from gateway.errors import GatewayError, ModelUnavailable
 from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id
@@ -70,8 +71,8 @@ class Jobs:
         if isinstance(verdict, GatewayError):
             raise verdict
         if isinstance(verdict, Replayed):
-            async with self._pool.acquire() as conn:
-                return Submitted(await read_job(conn, principal, verdict.job_id), replayed=True)
+            job = await read(self._pool, lambda conn: read_job(conn, principal, verdict.job_id))
+            return Submitted(job, replayed=True)
         self._wake.call()
         return Submitted(_fresh_job(submission, order), replayed=False)
 
@@ -82,19 +83,16 @@ class Jobs:
     async def read(self, principal: Principal, job_id: uuid.UUID) -> Job:
         """Raises JobNotFound, for foreign ids as for unknown ones."""
         principal.check_scope(Scope.READ)
-        async with self._pool.acquire() as conn:
-            return await read_job(conn, principal, job_id)
+        return await read(self._pool, lambda conn: read_job(conn, principal, job_id))
 
     async def attempts(self, job: Job) -> Sequence[Attempt]:
         """All tries of a job that the caller was allowed to read."""
-        async with self._pool.acquire() as conn:
-            return await read_attempts(conn, job.id)
+        return await read(self._pool, lambda conn: read_attempts(conn, job.id))
 
     async def list(self, principal: Principal, wanted: JobFilter) -> tuple[Sequence[Job], bool]:
         """A page of jobs, newest first, and whether there are more."""
         principal.check_scope(Scope.READ)
-        async with self._pool.acquire() as conn:
-            return await list_jobs(conn, principal, wanted)
+        return await read(self._pool, lambda conn: list_jobs(conn, principal, wanted))
 
     async def cancel(self, principal: Principal, job_id: uuid.UUID) -> Job:
         """Raises JobNotFound or JobAlreadyFinal."""
@@ -110,8 +108,7 @@ class Jobs:
         return await admit(self._pool, batch, retry=retry)
 
     async def _load_prices(self, _: None) -> billing.PriceBook:
-        async with self._pool.acquire() as conn:
-            return await billing.read_price_book(conn)
+        return await read(self._pool, billing.read_price_book)
 
     async def _submission(self, principal: Principal, order: Order) -> Submission:
         price = await self.price(order.model, principal.organization_id)
@@ -173,7 +170,7 @@ class Wake:
                     await conn.execute(
                         "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')", CHANNEL
                     )
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except DATABASE_ERRORS:
                 return
 
 

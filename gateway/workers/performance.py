@@ -85,8 +85,8 @@ class Performer:
 
     async def _make(self, active: Active) -> JobResult:
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                state = await self._render(active)
+            async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
+                state = await self._render(active, limit)
                 if isinstance(state, Failed):
                     raise AttemptFailed(state.code, state.message, retryable=state.retryable)
                 return await self._delivery.deliver(
@@ -94,20 +94,28 @@ class Performer:
                 )
         except QualityFailed as error:
             raise AttemptFailed(JobErrorCode.QUALITY_FAILED, f"quality control: {error}") from error
+        except TimeoutError as error:  # before OSError, which it is one of
+            raise AttemptFailed(JobErrorCode.TIMEOUT, "rendering took too long") from error
         except (AudioError, StoreError, OSError) as error:
             log.exception("job.delivery_failed", job=active.claim.job_id.hex)
             raise AttemptFailed(JobErrorCode.UPSTREAM_ERROR, "the audio could not be stored") from error
-        except TimeoutError as error:
-            raise AttemptFailed(JobErrorCode.TIMEOUT, "rendering took too long") from error
 
-    async def _render(self, active: Active) -> Succeeded | Failed:
+    async def _render(self, active: Active, limit: asyncio.Timeout) -> Succeeded | Failed:
         remote = await self._backend.submit(active.render_task)
-        await self._note_accepted(active.claim, remote)
+        try:
+            await self._note_accepted(active.claim, remote)
+            return await self._follow(active, remote)
+        except (LeaseLost, asyncio.CancelledError) as end:
+            # A worker that only leaves lets a task run on: another may resume it.
+            if isinstance(end, LeaseLost) or limit.expired():
+                await self._backend.cancel(remote)
+            raise
+
+    async def _follow(self, active: Active, remote: RemoteTask) -> Succeeded | Failed:
         cancel_sent = False
         while True:
             state = await self._backend.poll(remote)
             if active.lost:
-                await self._backend.cancel(remote)
                 raise LeaseLost
             if not isinstance(state, Running):
                 return state

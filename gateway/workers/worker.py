@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from gateway.backends.base import Backend, BackendUnavailable, RemoteTask
+from gateway.database import DATABASE_ERRORS
 from gateway.errors import Overloaded
 from gateway.ids import new_id
 from gateway.jobs import queue, settlement, workforce
@@ -23,7 +24,6 @@ POLL_SECONDS: Final = 1.0
 """A lost wake-up call costs this much, not a job."""
 REAP_SECONDS: Final = 1.0
 DRAIN_SECONDS: Final = 20.0
-DATABASE_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 Connect = Callable[[], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
 
@@ -50,6 +50,7 @@ class Worker:
         self._connect = connect
         self._active: dict[uuid.UUID, Active] = {}
         self._wake = asyncio.Event()
+        self._resting_until = 0.0
         self._endings: Lane[settlement.Ending, settlement.Ended] = Lane(self._finish, name="settlement")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -97,7 +98,8 @@ class Worker:
         while True:
             self._wake.clear()
             free = self._capacity - len(self._active)
-            claims = await self._claim(free) if free > 0 else []
+            resting = asyncio.get_running_loop().time() < self._resting_until
+            claims = await self._claim(free) if free > 0 and not resting else []
             for claim in claims:
                 active = Active(claim=claim)
                 self._active[claim.job_id] = active
@@ -131,6 +133,8 @@ class Worker:
         except AttemptFailed as failure:
             await self._retry(claim, failure)
         except BackendUnavailable as error:
+            # Nothing is claimed for a while: a job given back would only be claimed again at once.
+            self._resting_until = asyncio.get_running_loop().time() + POLL_SECONDS
             log.warning("job.given_back", job=claim.job_id.hex, reason=str(error))
             async with self._pool.acquire() as conn:
                 await queue.give_back(conn, [claim])

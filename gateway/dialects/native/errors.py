@@ -1,5 +1,6 @@
 """The error envelope of our own API, for every way in which a request can fail."""
 
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
@@ -8,7 +9,9 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.response import Response as LitestarResponse
 
+from gateway.database import DATABASE_ERRORS, is_lost_connection
 from gateway.errors import (
+    FileGone,
     Forbidden,
     GatewayError,
     InternalError,
@@ -21,7 +24,7 @@ from gateway.errors import (
     RangeNotSatisfiable,
     UnsupportedMediaType,
 )
-from gateway.jobs.lane import DATABASE_ERRORS, is_lost_connection
+from gateway.storage import StoreUnavailable
 
 DOC_PATH: Final = "/docs/errors"
 
@@ -29,10 +32,10 @@ log = structlog.get_logger("http")
 
 AnyRequest = Request[Any, Any, Any]
 
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _BY_STATUS: Final[dict[int, type[GatewayError]]] = {
     403: LinkRefused,
     404: NotFound,
-    405: MethodNotAllowed,
     413: PayloadTooLarge,
     415: UnsupportedMediaType,
     416: RangeNotSatisfiable,
@@ -95,8 +98,12 @@ def handle_http_exception(request: AnyRequest, error: HTTPException) -> Response
     """Litestar's own refusals: unknown paths and methods, bad query parameters, sizes."""
     if error.status_code >= 500 and error.status_code != 503:
         return handle_unexpected(request, error)
-    kind = _BY_STATUS.get(error.status_code, InvalidRequest)
-    return render_error(request, kind(_message(error, kind), param=_param(error)))
+    if error.status_code == 405:
+        return _method_not_allowed(request)
+    kind = _kind(error)
+    answer = render_error(request, kind(_message(error, kind), param=_param(error)))
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def handle_unexpected(request: AnyRequest, error: Exception) -> Response[ErrorEnvelope]:
@@ -105,14 +112,41 @@ def handle_unexpected(request: AnyRequest, error: Exception) -> Response[ErrorEn
     if isinstance(error, DATABASE_ERRORS) and is_lost_connection(error):
         log.warning("http.database_lost", request_id=request_id, error=type(error).__name__)
         return render_error(request, Overloaded("the database cannot be reached", retry_after_seconds=2))
+    if isinstance(error, StoreUnavailable):
+        log.warning("http.store_lost", request_id=request_id, error=str(error))
+        return render_error(request, Overloaded("the audio store cannot be reached", retry_after_seconds=2))
     log.error("http.unexpected", request_id=request_id, exc_info=error)
     return render_error(request, InternalError("an unexpected error; it was logged under this request id"))
+
+
+def _method_not_allowed(request: AnyRequest) -> Response[ErrorEnvelope]:
+    """With the methods that would do, as RFC 9110 demands."""
+    allowed = ", ".join(method for method in _METHODS if _has_route(request, method))
+    answer = render_error(
+        request, MethodNotAllowed(f"this path takes {allowed}, not {request.method[:20]}", suggestion=allowed)
+    )
+    answer.headers["allow"] = allowed
+    return answer
+
+
+def _has_route(request: AnyRequest, method: Any) -> bool:
+    try:
+        request.app.asgi_router.handle_routing(path=request.scope["path"], method=method)
+    except HTTPException:
+        return False
+    return True
+
+
+def _kind(error: HTTPException) -> type[GatewayError]:
+    if error.status_code == 404 and error.detail != HTTPStatus.NOT_FOUND.phrase:
+        return FileGone  # the only 404 that is raised with words of its own
+    return _BY_STATUS.get(error.status_code, InvalidRequest)
 
 
 def _message(error: HTTPException, kind: type[GatewayError]) -> str:
     if kind is NotFound:
         return "there is nothing at this path"
-    if issubclass(kind, Forbidden | MethodNotAllowed | PayloadTooLarge | Overloaded):
+    if issubclass(kind, Forbidden | FileGone | PayloadTooLarge | RangeNotSatisfiable | Overloaded):
         return error.detail
     problems = error.extra if isinstance(error.extra, list) else []
     described = [f"{p.get('key')}: {p.get('message')}" for p in problems if isinstance(p, dict)]

@@ -21,7 +21,7 @@ class Parameter(msgspec.Struct, kw_only=True, omit_defaults=True):
     minimum: float | None = None
     maximum: float | None = None
     default: float | str | None = None
-    values: list[str] | None = None
+    values: list[str | int] | None = None
 
 
 class Pricing(msgspec.Struct, kw_only=True):
@@ -89,8 +89,8 @@ def _parameters(model: Model) -> dict[str, Parameter]:
         "seed": Parameter(type="integer", minimum=-1, maximum=MAX_SEED),
         "bpm": Parameter(type="integer", minimum=BPM_RANGE[0], maximum=BPM_RANGE[1]),
         "key_scale": Parameter(type="string"),
-        "time_signature": Parameter(type="integer", values=[str(beats) for beats in TIME_SIGNATURES]),
-        "vocal_language": Parameter(type="string", values=sorted(LANGUAGES)),
+        "time_signature": Parameter(type="integer", values=list(TIME_SIGNATURES)),
+        "vocal_language": Parameter(type="string", values=[*sorted(LANGUAGES)]),
         "format": Parameter(type="string", values=["flac", "wav", "mp3", "ogg"], default="flac"),
         "response_format": Parameter(type="string", values=["url", "b64_json"], default="url"),
     }

@@ -8,11 +8,12 @@ from typing import Annotated, Final
 
 import msgspec
 from litestar import Response, Router, delete, get, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 
 import billing
 from gateway.catalog import Catalog
+from gateway.database import read
 from gateway.dialects.native.body import GenerationBody
 from gateway.dialects.native.documents import ERRORS, SUBMIT_ERRORS
 from gateway.dialects.native.guarding import GatewayRequest, require_key
@@ -68,8 +69,19 @@ class KeyView(msgspec.Struct, kw_only=True):
     expires_at: datetime | None
 
 
-@post("/audio/generations", status_code=HTTP_202_ACCEPTED, responses=SUBMIT_ERRORS)
-async def create_generation(request: GatewayRequest, data: JSONBody[GenerationBody]) -> Response[JobView]:
+@post("/audio/generations", status_code=HTTP_202_ACCEPTED, summary="Generate music", responses=SUBMIT_ERRORS)
+async def create_generation(
+    request: GatewayRequest,
+    data: JSONBody[GenerationBody],
+    given_key: Annotated[
+        str | None,
+        HeaderParameter(
+            name="Idempotency-Key",
+            description="1 to 255 printable ASCII characters of your choice; with the same key, "
+            "the same body is one job, however often it is sent.",
+        ),
+    ] = None,
+) -> Response[JobView]:
     """Generate music.
 
     The money for the longest possible result is reserved and the job is stored before the answer
@@ -87,7 +99,7 @@ async def create_generation(request: GatewayRequest, data: JSONBody[GenerationBo
             request_hash=hashlib.sha256(b"/v1/audio/generations\n" + await request.body()).digest(),
             warnings=checked.warnings,
             metadata=data.metadata,
-            idempotency_key=idempotency_key(request.headers.get("idempotency-key")),
+            idempotency_key=idempotency_key(given_key),
         ),
     )
     job = submitted.job
@@ -99,7 +111,7 @@ async def create_generation(request: GatewayRequest, data: JSONBody[GenerationBo
     )
 
 
-@get("/jobs/{job_id:str}", responses=ERRORS)
+@get("/jobs/{job_id:str}", summary="Read a job", responses=ERRORS)
 async def read_job(
     request: GatewayRequest, job_id: FromPath[str], include: FromQuery[str | None] = None
 ) -> JobView:
@@ -111,7 +123,7 @@ async def read_job(
     return await request.desk.renderer.view(job, origin=origin(request), attempts=attempts)
 
 
-@get("/jobs", responses=ERRORS)
+@get("/jobs", summary="List jobs", responses=ERRORS)
 async def list_jobs(
     request: GatewayRequest,
     limit: FromQuery[int] = 20,
@@ -135,21 +147,21 @@ async def list_jobs(
     return JobList(data=views, has_more=has_more, next_cursor=page[-1].id.hex if has_more else None)
 
 
-@post("/jobs/{job_id:str}/cancel", status_code=HTTP_200_OK, responses=ERRORS)
+@post("/jobs/{job_id:str}/cancel", status_code=HTTP_200_OK, summary="Cancel a job", responses=ERRORS)
 async def cancel_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
     """End a job. A queued one ends now; a running one as soon as its worker can stop. Never charged."""
     job = await request.desk.jobs.cancel(request.auth, _job_id(job_id))
     return await request.desk.renderer.view(job, origin=origin(request))
 
 
-@delete("/jobs/{job_id:str}", status_code=HTTP_200_OK, responses=ERRORS)
+@delete("/jobs/{job_id:str}", status_code=HTTP_200_OK, summary="Cancel a job (the same)", responses=ERRORS)
 async def delete_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
     """The same as `POST /v1/jobs/{job_id}/cancel`."""
     job = await request.desk.jobs.cancel(request.auth, _job_id(job_id))
     return await request.desk.renderer.view(job, origin=origin(request))
 
 
-@get("/models", responses=ERRORS)
+@get("/models", summary="List models and prices", responses=ERRORS)
 async def list_models(request: GatewayRequest) -> ModelList:
     """All models with their ranges and the prices that are charged now."""
     organization = request.auth.organization_id
@@ -161,18 +173,18 @@ async def list_models(request: GatewayRequest) -> ModelList:
     )
 
 
-@get("/models/{model_id:str}", responses=ERRORS)
+@get("/models/{model_id:str}", summary="Read a model", responses=ERRORS)
 async def read_model(request: GatewayRequest, model_id: FromPath[str]) -> ModelView:
     """One model, by id or alias."""
     model = request.desk.catalog.find(model_id)
     return model_view(model, await request.desk.jobs.price(model, request.auth.organization_id))
 
 
-@get("/balance", responses=ERRORS)
+@get("/balance", summary="Read the balance", responses=ERRORS)
 async def read_balance(request: GatewayRequest) -> BalanceView:
     """What the organization has, what of it is held for running jobs, and what is free."""
-    async with request.desk.pool.acquire() as conn:
-        account = await billing.read_account(conn, request.auth.organization_id)
+    owner = request.auth.organization_id
+    account = await read(request.desk.pool, lambda conn: billing.read_account(conn, owner))
     return BalanceView(
         balance_usd=billing.format_usd(account.posted_nano),
         held_usd=billing.format_usd(account.held_nano),
@@ -180,7 +192,7 @@ async def read_balance(request: GatewayRequest) -> BalanceView:
     )
 
 
-@get("/key", responses=ERRORS)
+@get("/key", summary="Read what this key may do", responses=ERRORS)
 async def read_key(request: GatewayRequest) -> KeyView:
     """What the presented key may do."""
     principal = request.auth
@@ -210,7 +222,7 @@ router: Final = Router(
         read_balance,
         read_key,
     ],
-    guards=[require_key],
+    before_request=require_key,
     request_class=GatewayRequest,
     security=[{"bearer": []}, {"x-api-key": []}],
 )

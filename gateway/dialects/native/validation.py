@@ -215,7 +215,12 @@ def _time_signature(value: int | None) -> int | None:
 
 def _language(value: str | None) -> str | None:
     if value is not None and value not in LANGUAGES:
-        raise _not_one_of("vocal_language", value, sorted(LANGUAGES))
+        code = value[:2].lower()  # `english`, `EN` and `en-US` mean `en`
+        raise InvalidRequest(
+            f"vocal_language must be one of {', '.join(sorted(LANGUAGES))}",
+            param="vocal_language",
+            suggestion=code if code in LANGUAGES else "unknown",
+        )
     return value
 
 

@@ -1,0 +1,297 @@
+"""Random lives of jobs, with crashes and late workers: equal to a model, and the ledger always proves."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+import billing
+from gateway.auth.directory import KeyLimits, revoke_key
+from gateway.auth.principal import Principal
+from gateway.config_watch import ConfigWatch
+from gateway.errors import (
+    ConcurrencyLimitExceeded,
+    IdempotencyKeyReused,
+    InsufficientCredits,
+    JobAlreadyFinal,
+)
+from gateway.jobs.queue import MAX_ATTEMPTS, Claim
+from gateway.jobs.service import Jobs
+from tests.factories import NANO_PER_SECOND, new_customer, new_key, new_order, open_shop, violations
+from tests.workbench import Workbench
+
+CREDIT = 40_000_000
+MAX_OPEN = 4
+_NO_LEASE_ENDS_BY_ITSELF = "UPDATE job SET lease_until = 'infinity' WHERE status = 'processing'"
+"""Only a crash ends one, however slow the machine is that runs the test."""
+
+
+class ModelJob(msgspec.Struct):
+    """What a job should be."""
+
+    price: int
+    seconds: int
+    held: int
+    key: int
+    status: str = "queued"
+    cancel: bool = False
+    attempts: int = 0
+    fence: int = 0
+    charged: int = 0
+
+
+class JobMachine(RuleBasedStateMachine):
+    """One organization with two live keys, one of them limited; and any number of workers."""
+
+    dsn: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.model: dict[uuid.UUID, ModelJob] = {}
+        self.replays: dict[str, tuple[uuid.UUID, int]] = {}
+        self.claims: list[Claim] = []
+        self.price = NANO_PER_SECOND
+        self.posted = CREDIT
+        self.keys: list[Principal] = []
+
+    @initialize()
+    def open_gateway(self) -> None:
+        self.runner.run(self._open_gateway())
+
+    async def _open_gateway(self) -> None:
+        self.pool = await asyncpg.create_pool(self.dsn, min_size=1, max_size=3)
+        watch = ConfigWatch(self.pool)
+        self.bench = Workbench(self.pool, Jobs(pool=self.pool, watch=watch))
+        async with self.pool.acquire() as conn:
+            await open_shop(conn)
+            # What earlier lives have left unfinished stays out of this one.
+            await conn.execute("UPDATE job SET run_at = 'infinity' WHERE completed_at IS NULL")
+            await conn.execute(_NO_LEASE_ENDS_BY_ITSELF)
+            first = await new_customer(conn, credit_nano=CREDIT)
+            limits = KeyLimits(max_open_jobs=MAX_OPEN)
+            self.keys = [first, await new_key(conn, first.organization_id, limits=limits)]
+
+    def teardown(self) -> None:
+        if self.keys:
+            self.runner.run(self._close_gateway())
+        self.runner.close()
+
+    async def _close_gateway(self) -> None:
+        try:
+            assert await violations(self.dsn) == []
+        finally:
+            await self.bench.jobs.close()
+            await self.pool.close()
+
+    @rule(
+        key=st.integers(0, 1),
+        seconds=st.sampled_from([5, 10, 60]),
+        idempotency_key=st.none() | st.sampled_from(["one", "two"]),
+    )
+    def submit(self, key: int, seconds: int, idempotency_key: str | None) -> None:
+        self.runner.run(self._submit(key, seconds, idempotency_key))
+
+    async def _submit(self, key: int, seconds: int, idempotency_key: str | None) -> None:
+        order = new_order(seconds=seconds, idempotency_key=idempotency_key, body=b"%d" % seconds)
+        submission = self.bench.jobs.submit(self.keys[key], order)
+        refusal = self._refusal(key, seconds, idempotency_key)
+        if refusal is not None:
+            with pytest.raises(refusal):
+                await submission
+            return
+        submitted = await submission
+        known = self.replays.get(idempotency_key or "")
+        assert submitted.replayed == (known is not None)
+        if known is not None:
+            assert submitted.job.id == known[0]
+            return
+        job = ModelJob(price=self.price, seconds=seconds, held=seconds * self.price, key=key)
+        self.model[submitted.job.id] = job
+        if idempotency_key is not None:
+            self.replays[idempotency_key] = (submitted.job.id, seconds)
+
+    def _refusal(self, key: int, seconds: int, idempotency_key: str | None) -> type[Exception] | None:
+        known = self.replays.get(idempotency_key or "")
+        if known is not None:
+            return None if known[1] == seconds else IdempotencyKeyReused
+        unfinished = [job for job in self.model.values() if job.status in {"queued", "processing"}]
+        if key == 1 and sum(job.key == 1 for job in unfinished) >= MAX_OPEN:
+            return ConcurrencyLimitExceeded
+        return InsufficientCredits if seconds * self.price > self.posted - self._held() else None
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        if self.model:
+            self.runner.run(self._cancel(data.draw(st.sampled_from(list(self.model)))))
+
+    async def _cancel(self, job_id: uuid.UUID) -> None:
+        job = self.model[job_id]
+        canceling = self.bench.jobs.cancel(self.keys[0], job_id)
+        if job.status in {"completed", "failed"}:
+            with pytest.raises(JobAlreadyFinal):
+                await canceling
+            return
+        job.cancel = True
+        if job.status == "queued":
+            job.status = "canceled"
+        assert (await canceling).status == job.status
+
+    @rule(limit=st.integers(1, 3))
+    def claim(self, limit: int) -> None:
+        queued = [job_id for job_id, job in self.model.items() if job.status == "queued"]
+        claims = self.runner.run(self.bench.claim(limit))
+        self.runner.run(self.pool.execute(_NO_LEASE_ENDS_BY_ITSELF))
+        assert len(claims) == min(limit, len(queued))
+        for claim in claims:
+            job = self.model[claim.job_id]
+            assert job.status == "queued"
+            job.status, job.attempts, job.fence = "processing", job.attempts + 1, job.fence + 1
+            assert (claim.attempt, claim.fence) == (job.attempts, job.fence)
+        self.claims += claims
+
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        """A worker falls silent and others take over; the claim stays, for a late finish."""
+        if self.claims:
+            claim = data.draw(st.sampled_from(self.claims))
+            if self._is_current(claim):
+                self.runner.run(self._crash(claim))
+
+    async def _crash(self, claim: Claim) -> None:
+        await self.bench.lapse(claim)
+        back, hopeless = await self.bench.reap()
+        job = self.model[claim.job_id]
+        if job.cancel:
+            job.status = "canceled"
+        else:
+            job.status = "queued" if job.attempts < MAX_ATTEMPTS else "failed"
+        assert (back, hopeless) == ((1, 0) if job.status == "queued" else (0, 1))
+
+    @rule(data=st.data(), seconds=st.sampled_from([1, 10, 100]), retry=st.booleans())
+    def deliver(self, data: st.DataObject, seconds: int, *, retry: bool) -> None:
+        """Also by workers whose claim is long void."""
+        if self.claims:
+            self.runner.run(self._deliver(data.draw(st.sampled_from(self.claims)), seconds, retry=retry))
+
+    async def _deliver(self, claim: Claim, seconds: int, *, retry: bool) -> None:
+        current = self._is_current(claim)
+        ended = await self.bench.deliver(claim, frames=seconds * 48_000, retry=retry)
+        job = self.model[claim.job_id]
+        if current:
+            job.status = "canceled" if job.cancel else "completed"
+            job.charged = 0 if job.cancel else min(seconds * job.price, job.held)
+            self.posted -= job.charged
+        repeated = retry and job.fence == claim.fence and job.status not in {"queued", "processing"}
+        assert ended.won == (current or repeated)
+
+    @rule(data=st.data(), again=st.booleans())
+    def fail(self, data: st.DataObject, *, again: bool) -> None:
+        if self.claims:
+            self.runner.run(self._fail(data.draw(st.sampled_from(self.claims)), again=again))
+
+    async def _fail(self, claim: Claim, *, again: bool) -> None:
+        job, current = self.model[claim.job_id], self._is_current(claim)
+        if again:
+            queued = current and not job.cancel and job.attempts < MAX_ATTEMPTS
+            assert await self.bench.queue_again(claim) == queued
+            job.status = "queued" if queued else job.status
+            return
+        assert (await self.bench.fail(claim)).won == current
+        if current:
+            job.status = "canceled" if job.cancel else "failed"
+
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        if not self.claims:
+            return
+        claim = data.draw(st.sampled_from(self.claims))
+        current = self._is_current(claim)
+        self.runner.run(self.bench.give_back(claim))
+        job = self.model[claim.job_id]
+        if current and not job.cancel:
+            job.status, job.attempts = "queued", job.attempts - 1
+
+    @rule(nano=st.sampled_from([1, 1_000, NANO_PER_SECOND, 10 * NANO_PER_SECOND]))
+    def change_price(self, nano: int) -> None:
+        self.price = nano
+        self.runner.run(self._change_price(nano))
+
+    async def _change_price(self, nano: int) -> None:
+        async with self.pool.acquire() as conn:
+            await billing.set_price(
+                conn, model="sandbox", nano_per_second=nano, account_id=self.keys[0].organization_id
+            )
+
+    @rule()
+    def revoke_a_key(self) -> None:
+        """Its jobs go on; what it may submit is the directory's business."""
+        self.runner.run(self._revoke())
+
+    async def _revoke(self) -> None:
+        async with self.pool.acquire() as conn, conn.transaction():
+            await revoke_key(conn, self.keys[1].key_id)
+
+    @rule(amount=st.sampled_from([1, NANO_PER_SECOND, CREDIT]))
+    def top_up(self, amount: int) -> None:
+        self.runner.run(self._top_up(amount))
+        self.posted += amount
+
+    async def _top_up(self, amount: int) -> None:
+        async with self.pool.acquire() as conn, conn.transaction():
+            await billing.grant(
+                conn, account_id=self.keys[0].organization_id, amount_nano=amount, reason="a gift"
+            )
+
+    @invariant()
+    def jobs_and_money_are_what_the_model_says(self) -> None:
+        if self.keys:
+            self.runner.run(self._compare())
+
+    async def _compare(self) -> None:
+        rows = await self.pool.fetch(
+            """
+            SELECT id, status, attempts, fence, coalesce(charged_nano, 0) AS charged
+              FROM job WHERE organization_id = $1
+            """,
+            self.keys[0].organization_id,
+        )
+        found: dict[uuid.UUID, Any] = {row["id"]: tuple(row)[1:] for row in rows}
+        assert found == {
+            job_id: (job.status, job.attempts, job.fence, job.charged) for job_id, job in self.model.items()
+        }
+        assert await self.bench.balance(self.keys[0]) == (self.posted, self._held())
+
+    def _held(self) -> int:
+        return sum(job.held for job in self.model.values() if job.status in {"queued", "processing"})
+
+    def _is_current(self, claim: Claim) -> bool:
+        job = self.model[claim.job_id]
+        return job.status == "processing" and job.fence == claim.fence
+
+
+def live_through(dsn: str, examples: int, steps: int) -> None:
+    run_state_machine_as_test(
+        type("Machine", (JobMachine,), {"dsn": dsn}),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
+
+
+def test_jobs_live_as_their_model(database: str) -> None:
+    live_through(database, examples=60, steps=40)
+
+
+@pytest.mark.slow
+def test_jobs_live_as_their_model_for_long(database: str) -> None:
+    live_through(database, examples=300, steps=60)

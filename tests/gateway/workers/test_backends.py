@@ -1,0 +1,206 @@
+"""What every backend promises, whether it is the engine, the rehearsal in front of it, or the double."""
+
+import time
+import uuid
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from engine.engine import Engine
+from engine.runtime import open_engine
+from gateway.audio import check_quality
+from gateway.backends.base import (
+    Backend,
+    BackendUnavailable,
+    Failed,
+    RemoteTask,
+    RenderTask,
+    Running,
+    Succeeded,
+    TaskState,
+)
+from gateway.backends.engine import EngineBackend
+from gateway.backends.rehearsal import RehearsalBackend, read_script
+from gateway.generation import SAMPLE_RATE, GenerationRequest
+from gateway.jobs.job import JobErrorCode
+from tests.scripted_backend import ScriptedBackend
+
+BACKENDS = ("engine", "rehearsal", "scripted")
+PATIENCE_SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with open_engine(device="cpu") as opened:
+        yield opened
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, engine: Engine) -> Backend:
+    return _backend(request.param, engine)
+
+
+@pytest.fixture
+def rehearsal() -> RehearsalBackend:
+    return RehearsalBackend(ScriptedBackend())
+
+
+def _backend(name: str, engine: Engine) -> Backend:
+    match name:
+        case "engine":
+            return EngineBackend(engine)
+        case "rehearsal":
+            return RehearsalBackend(EngineBackend(engine))
+        case _:
+            return ScriptedBackend()
+
+
+def task_of(
+    *, seconds: float = 5, prompt: str = "a calm song", attempt: int = 1, test: bool = False
+) -> RenderTask:
+    return RenderTask(
+        job_id=uuid.uuid4(),
+        attempt=attempt,
+        model="sandbox",
+        test=test,
+        request=GenerationRequest(prompt=prompt, frames=round(seconds * SAMPLE_RATE), seed=7),
+    )
+
+
+async def play(backend: Backend, task: RemoteTask) -> tuple[list[float], TaskState]:
+    """Poll to the end: the progress on the way, and the outcome."""
+    deadline, progress = time.monotonic() + PATIENCE_SECONDS, []
+    while isinstance(state := await backend.poll(task), Running):
+        progress.append(state.progress)
+        assert time.monotonic() < deadline, "it never ended"
+    return progress, state
+
+
+async def outcome(backend: Backend, task: RenderTask) -> TaskState:
+    return (await play(backend, await backend.submit(task)))[1]
+
+
+async def test_it_says_who_it_is_and_what_it_serves(backend: Backend) -> None:
+    assert backend.name.islower()
+    assert backend.queues == ("sandbox",)
+    assert backend.resumable in {True, False}
+    assert (await backend.submit(task_of())).backend == backend.name
+
+
+async def test_it_makes_sound_that_passes_quality_control(backend: Backend) -> None:
+    task = task_of()
+    progress, state = await play(backend, await backend.submit(task))
+    assert isinstance(state, Succeeded)
+    (recording,) = state.recordings
+    assert recording.samples.dtype == np.float32
+    assert recording.samples.shape[1] == task.request.frames
+    check_quality(recording.samples, sample_rate=recording.sample_rate, expected_frames=task.request.frames)
+    assert recording.seed == task.request.seed
+    assert progress == sorted(progress)
+    assert all(0 <= share <= 1 for share in progress)
+
+
+async def test_the_same_request_gives_the_same_sound(backend: Backend) -> None:
+    states = [await outcome(backend, task_of()) for _ in range(2)]
+    first, second = [state.recordings[0] for state in states if isinstance(state, Succeeded)]
+    assert first.deterministic == second.deterministic
+    if first.deterministic is True:
+        assert np.array_equal(first.samples, second.samples)
+
+
+async def test_every_attempt_has_a_name_of_its_own(backend: Backend) -> None:
+    first = task_of()
+    again = RenderTask(
+        job_id=first.job_id, attempt=2, model=first.model, test=first.test, request=first.request
+    )
+    remotes = [await backend.submit(task) for task in (first, again, task_of())]
+    assert len({remote.ref for remote in remotes}) == 3
+    for remote in remotes:
+        assert isinstance((await play(backend, remote))[1], Succeeded)
+
+
+@pytest.mark.parametrize("test", [False, True])
+async def test_a_cancelled_task_ends_soon(backend: Backend, *, test: bool) -> None:
+    remote = await backend.submit(task_of(seconds=300, prompt="hang on, slow:20", test=test))
+    for _ in range(2):
+        await backend.cancel(remote)
+    started = time.monotonic()
+    _, state = await play(backend, remote)
+    assert isinstance(state, Failed)
+    assert state.code is JobErrorCode.JOB_CANCELLED
+    assert time.monotonic() - started < 15
+    await backend.cancel(remote)
+
+
+async def test_cancelling_what_it_never_had_changes_nothing(backend: Backend) -> None:
+    await backend.cancel(RemoteTask(backend=backend.name, ref="unheard-of"))
+
+
+async def test_an_engine_that_closes_takes_nothing() -> None:
+    engine = open_engine(device="cpu")
+    engine.close()
+    with pytest.raises(BackendUnavailable):
+        await EngineBackend(engine).submit(task_of())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code"),
+    [
+        ("fail:provider", JobErrorCode.UPSTREAM_ERROR),
+        ("a song, fail:timeout please", JobErrorCode.TIMEOUT),
+        ("slow:60 fail:provider", JobErrorCode.UPSTREAM_ERROR),
+    ],
+)
+async def test_a_rehearsed_failure_comes_at_once_and_is_final(
+    rehearsal: RehearsalBackend, prompt: str, code: JobErrorCode
+) -> None:
+    started = time.monotonic()
+    state = await outcome(rehearsal, task_of(prompt=prompt, test=True))
+    assert isinstance(state, Failed)
+    assert (state.code, state.retryable) == (code, False)
+    assert time.monotonic() - started < 5
+
+
+async def test_rehearsed_bad_quality_is_sound_for_the_real_control_to_refuse(
+    rehearsal: RehearsalBackend,
+) -> None:
+    state = await outcome(rehearsal, task_of(prompt="fail:quality slow:60", test=True))
+    assert isinstance(state, Succeeded)
+    assert not state.recordings[0].samples.any()
+
+
+async def test_rehearsed_slowness_is_waited_out_with_progress(rehearsal: RehearsalBackend) -> None:
+    started = time.monotonic()
+    progress, state = await play(rehearsal, await rehearsal.submit(task_of(prompt="slow:1", test=True)))
+    assert isinstance(state, Succeeded)
+    assert 1 <= time.monotonic() - started < 10
+    assert len(progress) > 3
+
+
+@pytest.mark.parametrize("prompt", ["fail:provider", "fail:quality", "slow:60"])
+async def test_live_keys_are_never_rehearsed(rehearsal: RehearsalBackend, prompt: str) -> None:
+    started = time.monotonic()
+    state = await outcome(rehearsal, task_of(prompt=prompt))
+    assert isinstance(state, Succeeded)
+    assert state.recordings[0].samples.any()
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("prompt", "failure", "slow_seconds"),
+    [
+        ("a song", None, 0),
+        ("fail:everything", None, 0),
+        ("failfail:provider", None, 0),
+        ("(fail:timeout)", "timeout", 0),
+        ("slow:7", None, 7),
+        ("slow:7 fail:quality", "quality", 0),
+        ("slow:99999", None, 600),
+        ("slow:-1", None, 0),
+        ("slow:x", None, 0),
+    ],
+)
+def test_a_script_is_read_from_the_prompt(prompt: str, failure: str | None, slow_seconds: int) -> None:
+    script = read_script(prompt)
+    assert (script.failure, script.slow_seconds) == (failure, slow_seconds)
