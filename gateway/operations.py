@@ -37,15 +37,6 @@ _ASSETS: Final = {
     "swagger-ui.css": "text/css",
 }
 """Of the installed package; its other files are not ours to serve."""
-_JOB_ERRORS: Final = {
-    JobErrorCode.UPSTREAM_ERROR: "Rendering failed, also when tried again where that made sense.",
-    JobErrorCode.TIMEOUT: "Rendering took too long.",
-    JobErrorCode.QUALITY_FAILED: "The music was made and did not pass the checks: silence, clipping, length.",
-    JobErrorCode.CONTENT_POLICY_VIOLATION: "The provider refused the content.",
-    JobErrorCode.JOB_CANCELLED: "The job was cancelled.",
-    JobErrorCode.OUT_OF_MEMORY: "The song did not fit into memory: make it shorter.",
-    JobErrorCode.INPUT_UNREADABLE: "A source file or URL could not be read.",
-}
 _FORWARDED: Final = ("x-forwarded-for", "forwarded", "x-real-ip")
 
 

@@ -15,6 +15,7 @@ FUNCTION_LINES = 70
 MODULE_LINES = 500
 TEST_MODULE_LINES = 800
 CLASS_METHODS = 20
+STATE_MACHINE_METHODS = 40
 NAMELESS = {"utils", "util", "common", "helpers", "helper", "core", "manager", "misc"}
 WITHOUT_TORCH = ("gateway.app", "gateway.cli.processes", "gateway.cli.up", "engine", "billing")
 FIRST_COMMANDS = ("run", "test")
@@ -50,7 +51,9 @@ def wide_classes(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
             methods = [part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
-            if len(methods) > CLASS_METHODS:
+            # Of a state machine's class every rule is a fact of its own, like a test function.
+            cap = STATE_MACHINE_METHODS if node.name.endswith("Machine") else CLASS_METHODS
+            if len(methods) > cap:
                 yield f"{node.name} has {len(methods)} methods"
 
 

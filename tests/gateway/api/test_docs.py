@@ -1,6 +1,7 @@
 """The reference under /docs: ours alone, valid, and of use."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import httpx

@@ -126,10 +126,11 @@ class JobMachine(RuleBasedStateMachine):
             return ConcurrencyLimitExceeded
         return InsufficientCredits if seconds * self.price > self.posted - self._held() else None
 
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        if self.model:
-            self.runner.run(self._cancel(data.draw(st.sampled_from(list(self.model)))))
+    @rule(data=st.data(), status=st.sampled_from([None, "queued", "processing"]))
+    def cancel(self, data: st.DataObject, status: str | None) -> None:
+        chosen = [job_id for job_id, job in self.model.items() if status in {None, job.status}]
+        if chosen:
+            self.runner.run(self._cancel(data.draw(st.sampled_from(chosen))))
 
     async def _cancel(self, job_id: uuid.UUID) -> None:
         job = self.model[job_id]
@@ -159,10 +160,8 @@ class JobMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def crash(self, data: st.DataObject) -> None:
         """A worker falls silent and others take over; the claim stays, for a late finish."""
-        if self.claims:
-            claim = data.draw(st.sampled_from(self.claims))
-            if self._is_current(claim):
-                self.runner.run(self._crash(claim))
+        if claim := self._draw_claim(data, late=False):
+            self.runner.run(self._crash(claim))
 
     async def _crash(self, claim: Claim) -> None:
         await self.bench.lapse(claim)
@@ -174,11 +173,11 @@ class JobMachine(RuleBasedStateMachine):
             job.status = "queued" if job.attempts < MAX_ATTEMPTS else "failed"
         assert (back, hopeless) == ((1, 0) if job.status == "queued" else (0, 1))
 
-    @rule(data=st.data(), seconds=st.sampled_from([1, 10, 100]), retry=st.booleans())
-    def deliver(self, data: st.DataObject, seconds: int, *, retry: bool) -> None:
+    @rule(data=st.data(), late=st.booleans(), seconds=st.sampled_from([1, 10, 100]), retry=st.booleans())
+    def deliver(self, data: st.DataObject, seconds: int, *, late: bool, retry: bool) -> None:
         """Also by workers whose claim is long void."""
-        if self.claims:
-            self.runner.run(self._deliver(data.draw(st.sampled_from(self.claims)), seconds, retry=retry))
+        if claim := self._draw_claim(data, late=late):
+            self.runner.run(self._deliver(claim, seconds, retry=retry))
 
     async def _deliver(self, claim: Claim, seconds: int, *, retry: bool) -> None:
         current = self._is_current(claim)
@@ -191,10 +190,10 @@ class JobMachine(RuleBasedStateMachine):
         repeated = retry and job.fence == claim.fence and job.status not in {"queued", "processing"}
         assert ended.won == (current or repeated)
 
-    @rule(data=st.data(), again=st.booleans())
-    def fail(self, data: st.DataObject, *, again: bool) -> None:
-        if self.claims:
-            self.runner.run(self._fail(data.draw(st.sampled_from(self.claims)), again=again))
+    @rule(data=st.data(), late=st.booleans(), again=st.booleans())
+    def fail(self, data: st.DataObject, *, late: bool, again: bool) -> None:
+        if claim := self._draw_claim(data, late=late):
+            self.runner.run(self._fail(claim, again=again))
 
     async def _fail(self, claim: Claim, *, again: bool) -> None:
         job, current = self.model[claim.job_id], self._is_current(claim)
@@ -207,15 +206,14 @@ class JobMachine(RuleBasedStateMachine):
         if current:
             job.status = "canceled" if job.cancel else "failed"
 
-    @rule(data=st.data())
-    def give_back(self, data: st.DataObject) -> None:
-        if not self.claims:
+    @rule(data=st.data(), late=st.booleans())
+    def give_back(self, data: st.DataObject, *, late: bool) -> None:
+        claim = self._draw_claim(data, late=late)
+        if claim is None:
             return
-        claim = data.draw(st.sampled_from(self.claims))
-        current = self._is_current(claim)
         self.runner.run(self.bench.give_back(claim))
         job = self.model[claim.job_id]
-        if current and not job.cancel:
+        if not late and not job.cancel:
             job.status, job.attempts = "queued", job.attempts - 1
 
     @rule(nano=st.sampled_from([1, 1_000, NANO_PER_SECOND, 10 * NANO_PER_SECOND]))
@@ -270,6 +268,11 @@ class JobMachine(RuleBasedStateMachine):
 
     def _held(self) -> int:
         return sum(job.held for job in self.model.values() if job.status in {"queued", "processing"})
+
+    def _draw_claim(self, data: st.DataObject, *, late: bool) -> Claim | None:
+        """A claim that counts, or one that does not any more."""
+        chosen = [claim for claim in self.claims if self._is_current(claim) != late]
+        return data.draw(st.sampled_from(chosen)) if chosen else None
 
     def _is_current(self, claim: Claim) -> bool:
         job = self.model[claim.job_id]
