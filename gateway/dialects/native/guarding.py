@@ -55,14 +55,16 @@ class GatewayRequest(Request[None, Principal, State]):
 
 
 async def require_key(request: Request[Any, Any, Any]) -> None:
-    """Before anything of the body is read: whose key is it?
+    """Before anything of the body is read: whose key is it, and may it come through this door?
 
     A hook instead of a guard, because a guard costs a copy of the route handler at every request.
     """
     client = request.client
-    request.scope["auth"] = await desk_of(request).keys.authenticate(
+    principal = await desk_of(request).keys.authenticate(
         presented_key(request), client_host=client.host if client else None
     )
+    principal.check_scope(request.route_handler.opt["scope"])
+    request.scope["auth"] = principal
 
 
 def presented_key(request: Request[Any, Any, Any]) -> str | None:

@@ -12,6 +12,7 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, Quer
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 
 import billing
+from gateway.auth.principal import Scope
 from gateway.catalog import Catalog
 from gateway.database import read
 from gateway.dialects.native.body import GenerationBody
@@ -69,7 +70,13 @@ class KeyView(msgspec.Struct, kw_only=True):
     expires_at: datetime | None
 
 
-@post("/audio/generations", status_code=HTTP_202_ACCEPTED, summary="Generate music", responses=SUBMIT_ERRORS)
+@post(
+    "/audio/generations",
+    status_code=HTTP_202_ACCEPTED,
+    summary="Generate music",
+    responses=SUBMIT_ERRORS,
+    scope=Scope.GENERATE,
+)
 async def create_generation(
     request: GatewayRequest,
     data: JSONBody[GenerationBody],
@@ -126,11 +133,14 @@ async def read_job(
 @get("/jobs", summary="List jobs", responses=ERRORS)
 async def list_jobs(
     request: GatewayRequest,
-    limit: FromQuery[int] = 20,
-    cursor: FromQuery[str | None] = None,
-    status: FromQuery[str | None] = None,
-    model: FromQuery[str | None] = None,
-    created_from: Annotated[str | None, QueryParameter(name="created[gte]")] = None,
+    limit: Annotated[int, QueryParameter(description=f"Jobs per page, 1 to {MAX_PAGE}.")] = 20,
+    cursor: Annotated[str | None, QueryParameter(description="`next_cursor` of an earlier page.")] = None,
+    status: Annotated[str | None, QueryParameter(description=f"One of {', '.join(_STATUSES)}.")] = None,
+    model: Annotated[str | None, QueryParameter(description="Id or alias of a model.")] = None,
+    created_from: Annotated[
+        str | None,
+        QueryParameter(name="created[gte]", description="Unix seconds, or ISO 8601 with `+` written %2B."),
+    ] = None,
 ) -> JobList:
     """Jobs of the organization (of a project key: its project), newest first; without inline audio."""
     page, has_more = await request.desk.jobs.list(
@@ -147,14 +157,26 @@ async def list_jobs(
     return JobList(data=views, has_more=has_more, next_cursor=page[-1].id.hex if has_more else None)
 
 
-@post("/jobs/{job_id:str}/cancel", status_code=HTTP_200_OK, summary="Cancel a job", responses=ERRORS)
+@post(
+    "/jobs/{job_id:str}/cancel",
+    status_code=HTTP_200_OK,
+    summary="Cancel a job",
+    responses=ERRORS,
+    scope=Scope.GENERATE,
+)
 async def cancel_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
     """End a job. A queued one ends now; a running one as soon as its worker can stop. Never charged."""
     job = await request.desk.jobs.cancel(request.auth, _job_id(job_id))
     return await request.desk.renderer.view(job, origin=origin(request))
 
 
-@delete("/jobs/{job_id:str}", status_code=HTTP_200_OK, summary="Cancel a job (the same)", responses=ERRORS)
+@delete(
+    "/jobs/{job_id:str}",
+    status_code=HTTP_200_OK,
+    summary="Cancel a job (the same)",
+    responses=ERRORS,
+    scope=Scope.GENERATE,
+)
 async def delete_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
     """The same as `POST /v1/jobs/{job_id}/cancel`."""
     job = await request.desk.jobs.cancel(request.auth, _job_id(job_id))
@@ -223,6 +245,7 @@ router: Final = Router(
         read_key,
     ],
     before_request=require_key,
+    opt={"scope": Scope.READ},
     request_class=GatewayRequest,
     security=[{"bearer": []}, {"x-api-key": []}],
 )
