@@ -9,7 +9,14 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import billing
 from gateway.auth.directory import KeyLimits, revoke_key
@@ -126,11 +133,15 @@ class JobMachine(RuleBasedStateMachine):
             return ConcurrencyLimitExceeded
         return InsufficientCredits if seconds * self.price > self.posted - self._held() else None
 
-    @rule(data=st.data(), status=st.sampled_from([None, "queued", "processing"]))
-    def cancel(self, data: st.DataObject, status: str | None) -> None:
-        chosen = [job_id for job_id, job in self.model.items() if status in {None, job.status}]
-        if chosen:
-            self.runner.run(self._cancel(data.draw(st.sampled_from(chosen))))
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.runner.run(self._cancel(data.draw(st.sampled_from(list(self.model)))))
+
+    @precondition(lambda self: self._claims(late=False))
+    @rule(data=st.data())
+    def cancel_at_work(self, data: st.DataObject) -> None:
+        self.runner.run(self._cancel(self._draw_claim(data, late=False).job_id))
 
     async def _cancel(self, job_id: uuid.UUID) -> None:
         job = self.model[job_id]
@@ -144,6 +155,7 @@ class JobMachine(RuleBasedStateMachine):
             job.status = "canceled"
         assert (await canceling).status == job.status
 
+    @precondition(lambda self: "queued" in {job.status for job in self.model.values()})
     @rule(limit=st.integers(1, 3))
     def claim(self, limit: int) -> None:
         queued = [job_id for job_id, job in self.model.items() if job.status == "queued"]
@@ -157,11 +169,18 @@ class JobMachine(RuleBasedStateMachine):
             assert (claim.attempt, claim.fence) == (job.attempts, job.fence)
         self.claims += claims
 
+    @precondition(lambda self: self._claims(late=False))
     @rule(data=st.data())
     def crash(self, data: st.DataObject) -> None:
         """A worker falls silent and others take over; the claim stays, for a late finish."""
-        if claim := self._draw_claim(data, late=False):
-            self.runner.run(self._crash(claim))
+        self.runner.run(self._crash(self._draw_claim(data, late=False)))
+
+    @precondition(lambda self: self._claims(late=False))
+    @rule(data=st.data())
+    def take_over(self, data: st.DataObject) -> None:
+        """The same, and everything that waits is claimed by somebody else."""
+        self.crash(data)
+        self.claim(limit=sum(job.status == "queued" for job in self.model.values()) or 1)
 
     async def _crash(self, claim: Claim) -> None:
         await self.bench.lapse(claim)
@@ -173,11 +192,12 @@ class JobMachine(RuleBasedStateMachine):
             job.status = "queued" if job.attempts < MAX_ATTEMPTS else "failed"
         assert (back, hopeless) == ((1, 0) if job.status == "queued" else (0, 1))
 
+    @precondition(lambda self: self.claims)
     @rule(data=st.data(), late=st.booleans(), seconds=st.sampled_from([1, 10, 100]), retry=st.booleans())
     def deliver(self, data: st.DataObject, seconds: int, *, late: bool, retry: bool) -> None:
         """Also by workers whose claim is long void."""
-        if claim := self._draw_claim(data, late=late):
-            self.runner.run(self._deliver(claim, seconds, retry=retry))
+        if self._claims(late=late):
+            self.runner.run(self._deliver(self._draw_claim(data, late=late), seconds, retry=retry))
 
     async def _deliver(self, claim: Claim, seconds: int, *, retry: bool) -> None:
         current = self._is_current(claim)
@@ -190,10 +210,11 @@ class JobMachine(RuleBasedStateMachine):
         repeated = retry and job.fence == claim.fence and job.status not in {"queued", "processing"}
         assert ended.won == (current or repeated)
 
+    @precondition(lambda self: self.claims)
     @rule(data=st.data(), late=st.booleans(), again=st.booleans())
     def fail(self, data: st.DataObject, *, late: bool, again: bool) -> None:
-        if claim := self._draw_claim(data, late=late):
-            self.runner.run(self._fail(claim, again=again))
+        if self._claims(late=late):
+            self.runner.run(self._fail(self._draw_claim(data, late=late), again=again))
 
     async def _fail(self, claim: Claim, *, again: bool) -> None:
         job, current = self.model[claim.job_id], self._is_current(claim)
@@ -206,11 +227,12 @@ class JobMachine(RuleBasedStateMachine):
         if current:
             job.status = "canceled" if job.cancel else "failed"
 
+    @precondition(lambda self: self.claims)
     @rule(data=st.data(), late=st.booleans())
     def give_back(self, data: st.DataObject, *, late: bool) -> None:
-        claim = self._draw_claim(data, late=late)
-        if claim is None:
+        if not self._claims(late=late):
             return
+        claim = self._draw_claim(data, late=late)
         self.runner.run(self.bench.give_back(claim))
         job = self.model[claim.job_id]
         if not late and not job.cancel:
@@ -269,10 +291,13 @@ class JobMachine(RuleBasedStateMachine):
     def _held(self) -> int:
         return sum(job.held for job in self.model.values() if job.status in {"queued", "processing"})
 
-    def _draw_claim(self, data: st.DataObject, *, late: bool) -> Claim | None:
-        """A claim that counts, or one that does not any more."""
+    def _claims(self, *, late: bool) -> list[Claim]:
+        """Those that count, or those that do not any more; of these, first the ones of jobs at work."""
         chosen = [claim for claim in self.claims if self._is_current(claim) != late]
-        return data.draw(st.sampled_from(chosen)) if chosen else None
+        return sorted(chosen, key=lambda claim: self.model[claim.job_id].status != "processing")
+
+    def _draw_claim(self, data: st.DataObject, *, late: bool) -> Claim:
+        return data.draw(st.sampled_from(self._claims(late=late)))
 
     def _is_current(self, claim: Claim) -> bool:
         job = self.model[claim.job_id]
