@@ -96,16 +96,42 @@ async def write_holds(
     await write_budgets(conn, budgets)
 
 
-async def settle(conn: Connection, deliveries: Sequence[Delivery]) -> dict[uuid.UUID, Charge]:
-    """Charge each delivery min(price x delivered, hold), once. Raises LedgerConflict if one is not open."""
-    if not deliveries:
+async def settle(
+    conn: Connection, deliveries: Sequence[Delivery], *, undelivered: Sequence[uuid.UUID] = ()
+) -> dict[uuid.UUID, Charge]:
+    """Charge each delivery min(price x delivered, hold), once; give back what is held for `undelivered`.
+
+    Both in one call, because locking the accounts of one after those of the other could wait in a circle.
+    Raises LedgerConflict if a hold is not open.
+    """
+    references = [*(d.reference for d in deliveries), *undelivered]
+    if not references:
         return {}
-    holds = await _lock_open_holds(conn, [d.reference for d in deliveries])
-    accounts = await lock_accounts(conn, {REVENUE, *(h.account_id for h in holds.values())})
+    holds = await _lock_open_holds(conn, references)
+    ours = {REVENUE} if deliveries else set()
+    accounts = await lock_accounts(conn, ours | {h.account_id for h in holds.values()})
     budgets = await _budgets_of(conn, holds.values())
     charges = [_charge(holds[d.reference], d) for d in deliveries]
     for charge in charges:
         _unhold(holds[charge.reference], accounts, budgets, spent_nano=charge.cost_nano)
+    for reference in undelivered:
+        _unhold(holds[reference], accounts, budgets, spent_nano=0)
+    if undelivered:
+        await _close_holds(conn, undelivered, state="released")
+    if charges:
+        await _book(conn, charges, accounts)
+    else:
+        await write_accounts(conn, accounts.values())
+    await write_budgets(conn, budgets.values())
+    return {charge.reference: charge for charge in charges}
+
+
+async def release(conn: Connection, references: Sequence[uuid.UUID]) -> None:
+    """Give the held money back, uncharged. Raises LedgerConflict if a hold is not open."""
+    await settle(conn, (), undelivered=references)
+
+
+async def _book(conn: Connection, charges: Sequence[Charge], accounts: dict[uuid.UUID, Account]) -> None:
     postings = [
         Posting(
             kind="settle",
@@ -114,25 +140,9 @@ async def settle(conn: Connection, deliveries: Sequence[Delivery]) -> dict[uuid.
         )
         for charge in charges
     ]
-    await _close_holds(conn, list(holds), state="settled")
+    await _close_holds(conn, [charge.reference for charge in charges], state="settled")
     await _insert_usage(conn, charges)
     await _post(conn, postings, accounts)
-    await write_budgets(conn, budgets.values())
-    return {charge.reference: charge for charge in charges}
-
-
-async def release(conn: Connection, references: Sequence[uuid.UUID]) -> None:
-    """Give the held money back, uncharged. Raises LedgerConflict if a hold is not open."""
-    if not references:
-        return
-    holds = await _lock_open_holds(conn, references)
-    accounts = await lock_accounts(conn, {h.account_id for h in holds.values()})
-    budgets = await _budgets_of(conn, holds.values())
-    for hold in holds.values():
-        _unhold(hold, accounts, budgets, spent_nano=0)
-    await _close_holds(conn, list(holds), state="released")
-    await write_accounts(conn, accounts.values())
-    await write_budgets(conn, budgets.values())
 
 
 async def grant(

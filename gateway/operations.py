@@ -37,7 +37,17 @@ _ASSETS: Final = {
     "swagger-ui.css": "text/css",
 }
 """Of the installed package; its other files are not ours to serve."""
-_FORWARDED: Final = ("x-forwarded-for", "forwarded", "x-real-ip")
+_FORWARDED: Final = (
+    "cf-connecting-ip",
+    "forwarded",
+    "true-client-ip",
+    "via",
+    "x-client-ip",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+)
 
 
 @get("/healthz", include_in_schema=False, media_type=MediaType.JSON)

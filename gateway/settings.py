@@ -1,6 +1,7 @@
 """The only reader of the environment: a frozen Settings that lists every problem at once."""
 
 import ipaddress
+import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -131,7 +132,7 @@ def _secret_key(value: str | None, home: Path, problems: list[str]) -> str:
         return value
     path = home / "secret_key"
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_home(home)
         if not path.exists():
             fresh = path.with_suffix(f".{secrets.token_hex(8)}")
             fresh.touch(mode=0o600)
@@ -149,3 +150,12 @@ def _secret_key(value: str | None, home: Path, problems: list[str]) -> str:
     if len(kept) < SECRET_MIN_CHARACTERS:
         problems.append(f"{path} holds no secret: restore it, or remove it and every key becomes void")
     return kept
+
+
+def make_home(home: Path) -> None:
+    """Make the state folder, if it is missing, for nobody else's eyes.
+
+    Started by root, Postgres runs as another user, who must be able to pass (not to list) the folder.
+    """
+    home.parent.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)

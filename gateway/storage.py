@@ -143,6 +143,16 @@ class AudioStore:
         except ObjectMissing:
             return
 
+    async def delete_below(self, folder: str) -> int:
+        """Delete every object whose key starts with `folder/`; returns how many there were."""
+        deleted = 0
+        with _translated(_checked(folder)):
+            async for page in obstore.list(self._store, prefix=f"{folder}/"):
+                for found in page:
+                    await self.delete(found["path"])
+                    deleted += 1
+        return deleted
+
     async def presign(
         self, key: str, *, expires_seconds: int, method: Literal["GET", "HEAD"] = "GET"
     ) -> str | None:

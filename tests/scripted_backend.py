@@ -62,16 +62,17 @@ class ScriptedBackend:
         await asyncio.sleep(POLL_SECONDS)
         play = self._plays[task.ref]
         play.polls += 1
-        state = _state(play)
-        if not isinstance(state, Running):
-            del self._plays[task.ref]
-        return state
+        return _state(play)
 
     async def cancel(self, task: RemoteTask) -> None:
         """Heard at the next poll."""
         self.canceled.append(task.ref)
         if (play := self._plays.get(task.ref)) is not None:
             play.canceled = True
+
+    def forget(self, task: RemoteTask) -> None:
+        """Nobody asks for it any more."""
+        self._plays.pop(task.ref, None)
 
 
 def _state(play: Play) -> TaskState:

@@ -92,3 +92,6 @@ class Backend(Protocol):
 
     async def cancel(self, task: RemoteTask) -> None:
         """Ask for an early end; the outcome still comes from `poll`."""
+
+    def forget(self, task: RemoteTask) -> None:
+        """This process will not poll it again: free what is kept for it. Twice does no harm."""

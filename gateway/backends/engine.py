@@ -63,12 +63,16 @@ class EngineBackend:
             return Running(ticket.progress)
         except EngineError:
             pass  # told below, from the ticket
-        del self._tickets[task.ref]
         return _outcome(ticket)
 
     async def cancel(self, task: RemoteTask) -> None:
         """Takes effect between two rendering steps."""
         if ticket := self._tickets.get(task.ref):
+            ticket.cancel()
+
+    def forget(self, task: RemoteTask) -> None:
+        """A song that nobody will fetch is not rendered to its end."""
+        if ticket := self._tickets.pop(task.ref, None):
             ticket.cancel()
 
 

@@ -83,14 +83,13 @@ class RehearsalBackend:
         if play is None:
             return await self._inner.poll(task)
         if play.script.failure in _FAILURES:
-            del self._plays[task.ref]
             return _FAILURES[play.script.failure]
         if play.outcome is None:
             state = await self._inner.poll(task)
             if isinstance(state, Running):
                 return state
             play.outcome = _silenced(state) if play.script.failure == "quality" else state
-        return await self._hold_back(task, play, play.outcome)
+        return await _hold_back(play, play.outcome)
 
     async def cancel(self, task: RemoteTask) -> None:
         """Also ends the waiting of a slow job."""
@@ -98,15 +97,20 @@ class RehearsalBackend:
             play.canceled = True
         await self._inner.cancel(task)
 
-    async def _hold_back(self, task: RemoteTask, play: _Play, outcome: TaskState) -> TaskState:
-        left = play.started + play.script.slow_seconds - time.monotonic()
-        if left > 0 and not play.canceled:
-            await asyncio.sleep(min(left, _POLL_SECONDS))
-            return Running(max(0.0, min(0.999, 1 - left / play.script.slow_seconds)))
-        del self._plays[task.ref]
-        if play.canceled:
-            return Failed(code=JobErrorCode.JOB_CANCELLED, message="the job was cancelled")
-        return outcome
+    def forget(self, task: RemoteTask) -> None:
+        """The script is over."""
+        self._plays.pop(task.ref, None)
+        self._inner.forget(task)
+
+
+async def _hold_back(play: _Play, outcome: TaskState) -> TaskState:
+    left = play.started + play.script.slow_seconds - time.monotonic()
+    if left > 0 and not play.canceled:
+        await asyncio.sleep(min(left, _POLL_SECONDS))
+        return Running(max(0.0, min(0.999, 1 - left / play.script.slow_seconds)))
+    if play.canceled:
+        return Failed(code=JobErrorCode.JOB_CANCELLED, message="the job was cancelled")
+    return outcome
 
 
 def _silenced(state: TaskState) -> TaskState:

@@ -32,9 +32,10 @@ class Exit(IntEnum):
 class ClientError(Exception):
     """The gateway did not do it; the message is what it said."""
 
-    def __init__(self, message: str, status: Exit = Exit.OTHER) -> None:
+    def __init__(self, message: str, status: Exit = Exit.OTHER, *, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.code = code
 
 
 class Track(msgspec.Struct, frozen=True):
@@ -108,6 +109,11 @@ class GatewayClient:
     """A connection to one gateway with one key; every failure is a ClientError."""
 
     def __init__(self, base_url: str, key: str) -> None:
+        """ClientError(USAGE) for an address or key that cannot be sent; the key is never repeated."""
+        if not key.isascii() or not key.isprintable():
+            raise ClientError("this is no API key: it has characters that no key has", Exit.AUTH)
+        if not re.match(r"https?://[^/]", base_url):
+            raise ClientError(f"{base_url!r} is no address: write http://host:port", Exit.USAGE)
         self._http = httpx.Client(
             base_url=base_url,
             trust_env=not _is_local(base_url),
@@ -167,8 +173,13 @@ class GatewayClient:
         headers = self._headers | ({"idempotency-key": idempotency_key} if idempotency_key else {})
         try:
             answer = self._http.request(method, path, headers=headers, **options)
-        except httpx.HTTPError as error:
-            raise ClientError(f"{method} {self._http.base_url}{path}: {error}") from error
+        except httpx.ConnectError as error:
+            hint = "is it running (`make run`), and at this address?"
+            raise ClientError(f"no gateway answers at {self._http.base_url}: {error}; {hint}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ClientError(f"{method} {self._http.base_url}: {error}") from error
+        except ValueError as error:  # not finite, or not Unicode: it cannot be written as JSON
+            raise ClientError(f"this cannot be sent: {error}", Exit.USAGE) from error
         if answer.is_error:
             raise _refused(answer)
         return answer.content
@@ -192,10 +203,11 @@ def _refused(answer: httpx.Response) -> ClientError:
     status = _STATUS_OF_HTTP.get(answer.status_code, Exit.PROVIDER if answer.is_server_error else Exit.OTHER)
     try:
         error = msgspec.json.decode(answer.content, type=_Envelope).error
+        status = Exit.USAGE if error.code == "model_not_found" else status
     except msgspec.DecodeError:
         return ClientError(f"{answer.url} answered {answer.status_code}", status)
     hint = f" (try: {error.suggestion})" if error.suggestion else ""
-    return ClientError(f"{error.message}{hint} [{error.code}]", status)
+    return ClientError(f"{error.message}{hint} [{error.code}]", status, code=error.code)
 
 
 def _is_local(base_url: str) -> bool:

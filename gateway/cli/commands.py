@@ -20,6 +20,9 @@ from gateway.settings import Settings, read_settings
 
 Result = TypeVar("Result")
 
+PRIVATE = 0o077
+"""The umask of processes: songs are for the account that runs them, whatever its shell says."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 

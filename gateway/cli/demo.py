@@ -44,7 +44,7 @@ def run_demo(
         track = job.result.data[0]
         song = song_path(folder, prompt=PROMPT, job_id=job.id, number=0, extension=track.format)
         client.download(track.url, song)
-        for line in [*receipt(song, job.cost, client.balance_usd()), *_next_steps(base_url, key)]:
+        for line in [*receipt(song, job.cost, client.balance_usd()), *_next_steps(base_url)]:
             click.echo(line, err=to_stderr)
         return song
 
@@ -84,10 +84,10 @@ def receipt(song: Path, cost: Cost, balance_usd: str) -> list[str]:
     ]
 
 
-def _next_steps(base_url: str, key: str) -> list[str]:
-    body = '{"model": "sandbox", "prompt": "fast bossa nova", "audio_duration": 20, "format": "mp3"}'
-    headers = f"-H 'authorization: Bearer {key}' -H 'content-type: application/json'"
+def _next_steps(base_url: str) -> list[str]:
+    """The key goes through the environment, where neither process lists nor histories show it."""
     return [
         f"Docs      {base_url}/docs",
-        f"Go on     curl {base_url}/v1/audio/generations {headers} -d '{body}'",
+        f"Go on     export ANTIPHON_BASE_URL={base_url} ANTIPHON_API_KEY=  # the live key above",
+        "          .venv/bin/antiphon generate --caption 'fast bossa nova' --duration 20",
     ]

@@ -1,5 +1,6 @@
 """`antiphon generate`: music from a terminal. Paths on stdout, progress on stderr, statuses for scripts."""
 
+import math
 import random
 import time
 import uuid
@@ -14,7 +15,10 @@ from gateway.cli.client import ClientError, Exit, GatewayClient, Job, failure_of
 from gateway.cli.demo import await_song
 from gateway.cli.guides import CAPTION, LYRICS
 
+FORMATS = ["mp3", "flac", "wav", "ogg"]
 MAX_BATCH = 8
+REFUSALS = {Exit.USAGE, Exit.AUTH, Exit.CREDIT, Exit.RATE_LIMIT}
+"""A submit that is refused has made no job, now or before."""
 SONGS = Path("out")
 MAX_SEED = 2**32 - 1
 
@@ -66,7 +70,7 @@ def _guide(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...
 @click.option(
     "--seed", type=click.IntRange(0, MAX_SEED), help="Default: random. Song n of a batch gets seed + n."
 )
-@click.option("--format", "audio_format", type=click.Choice(["mp3", "flac", "wav", "ogg"]), default="mp3")
+@click.option("--format", "audio_format", type=click.Choice(FORMATS), help="Default: --output's, else mp3.")
 @click.option("--poll-interval", type=click.FloatRange(0.1), default=1.0, show_default=True)
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
@@ -101,14 +105,20 @@ def _options(given: dict[str, Any]) -> Options:
         raise click.UsageError("say what the music is like: --caption 'lo-fi, soft piano'")
     if given["lyrics"] and given["lyrics_file"]:
         raise click.UsageError("--lyrics and --lyrics-file exclude each other")
-    lyrics = given["lyrics_file"].read_text("utf-8") if given["lyrics_file"] else given["lyrics"]
+    lyrics = _read_lyrics(given["lyrics_file"]) if given["lyrics_file"] else given["lyrics"]
+    if given["duration"] is not None and not math.isfinite(given["duration"]):
+        raise click.UsageError("--duration is a number of seconds")
+    suffix = given["output"].suffix.lower().lstrip(".") if given["output"] else ""
+    audio_format = given["audio_format"] or (suffix if suffix in FORMATS else "mp3")
+    if suffix in FORMATS and suffix != audio_format:
+        raise click.UsageError(f"--output ends in .{suffix}, and --format is {audio_format}")
     body = {
         "model": given["model"],
         "prompt": given["caption"],
         "lyrics": lyrics,
         "audio_duration": given["duration"],
         "task": given["task"],
-        "format": given["audio_format"],
+        "format": audio_format,
         "seed": random.SystemRandom().randint(0, MAX_SEED) if given["seed"] is None else given["seed"],
     }
     return Options(
@@ -121,19 +131,43 @@ def _options(given: dict[str, Any]) -> Options:
     )
 
 
+def _read_lyrics(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--lyrics-file {path} cannot be read: {error}") from error
+
+
+class Submit(msgspec.Struct):
+    """One submit under way. Its key makes it repeatable: a lost answer can be asked for again."""
+
+    body: dict[str, Any]
+    key: str
+    job: Job | None = None
+
+    def send(self, client: GatewayClient) -> Job:
+        """The job, made now or found again."""
+        self.job = client.submit(self.body, idempotency_key=self.key)
+        return self.job
+
+
 def _generate(client: GatewayClient, options: Options) -> list[Song]:
     """Submit all, then wait for each; Ctrl-C ends them all, uncharged."""
-    jobs: list[Job] = []
+    submits: list[Submit] = []
     try:
         for number in range(options.batch_size):
             body = options.body | {"seed": (options.body["seed"] + number) % (MAX_SEED + 1)}
-            jobs.append(client.submit(body, idempotency_key=uuid.uuid4().hex))
-            for warning in jobs[-1].warnings:
+            submits.append(Submit(body, uuid.uuid4().hex))
+            for warning in submits[-1].send(client).warnings:
                 click.echo(f"antiphon: {warning}", err=True)
+        jobs = [submit.job for submit in submits if submit.job is not None]
         return [song for number, job in enumerate(jobs) for song in _finish(client, job, number, options)]
     except KeyboardInterrupt:
-        for job in jobs:
-            _cancel(client, job)
+        unknown = [submit for submit in submits if not _is_cancelled(client, submit)]
+        if unknown:
+            raise ClientError(
+                f"interrupted; {len(unknown)} of {len(submits)} could not be canceled and may be charged"
+            ) from None
         raise ClientError("canceled; nothing that was unfinished is charged", Exit.CANCELED) from None
 
 
@@ -166,8 +200,13 @@ def _path(options: Options, job_id: str, number: int, extension: str) -> Path:
     return song_path(output or SONGS, prompt=prompt, job_id=job_id, number=number, extension=extension)
 
 
-def _cancel(client: GatewayClient, job: Job) -> None:
+def _is_cancelled(client: GatewayClient, submit: Submit) -> bool:
+    """End the job. One whose answer was still under way is found by sending its submit again."""
     try:
-        client.cancel(job.id)
+        job = submit.job or submit.send(client)
+        if not job.is_final:
+            client.cancel(job.id)
     except ClientError as error:
-        click.echo(f"antiphon: job {job.id}: {error}", err=True)
+        click.echo(f"antiphon: {error}", err=True)
+        return error.code == "job_already_final" or error.status in REFUSALS
+    return True

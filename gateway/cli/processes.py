@@ -1,10 +1,7 @@
 """`antiphon serve` and `antiphon migrate`. Neither may import torch: `work` lives in its own module."""
 
 import asyncio
-import contextlib
 import os
-import signal
-from collections.abc import Iterator
 
 import asyncpg
 import click
@@ -15,7 +12,8 @@ from gateway import schema
 from gateway.app import create_app
 from gateway.bootstrap import database_url, open_http
 from gateway.catalog import CatalogError, read_catalog
-from gateway.cli.commands import describe, json_option, run_process, show
+from gateway.cli.commands import PRIVATE, describe, json_option, run_process, show
+from gateway.cli.http_server import BoundedHttpProtocol, Server
 from gateway.config_watch import bump_revision
 from gateway.database import DATABASE_ERRORS
 from gateway.observability import configure_logging
@@ -28,6 +26,7 @@ GRACE_SECONDS = 25
 @click.command()
 def serve() -> None:
     """Run the HTTP process."""
+    os.umask(PRIVATE)
     configure_logging("serve")
     run_process(_serve(read_settings(os.environ)))
 
@@ -47,17 +46,6 @@ def migrate(*, as_json: bool) -> None:
     show({"revision": revision, "prices_seeded": seeded}, as_json=as_json)
 
 
-class Server(uvicorn.Server):
-    """Ends in order; uvicorn would raise the signal again, before what we have opened is closed."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """A first signal lets requests finish, a second one does not wait for them."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
-        yield
-
-
 async def _serve(settings: Settings) -> None:
     async with open_http(settings) as live:
         config = uvicorn.Config(
@@ -69,6 +57,7 @@ async def _serve(settings: Settings) -> None:
             backlog=BACKLOG,
             timeout_graceful_shutdown=GRACE_SECONDS,
             server_header=False,
+            http=BoundedHttpProtocol,
             lifespan="on",
         )
         await Server(config).serve()

@@ -22,7 +22,7 @@ from gateway.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from gateway.file_lock import FileLock
 from gateway.onboarding import FirstKeys, ensure_first_organization
 from gateway.private_file import save_private
-from gateway.settings import Settings
+from gateway.settings import Settings, make_home
 from gateway.supervisor import Child, ChildSpec, Supervisor, bound_log, describe
 
 READY_SECONDS = 180.0
@@ -115,7 +115,8 @@ class Stack:
     def _take_home(self) -> None:
         home = self._settings.home
         try:
-            (home / "logs").mkdir(parents=True, exist_ok=True)
+            make_home(home)
+            (home / "logs").mkdir(mode=0o700, exist_ok=True)
             if not self._lock.acquire():
                 raise UpError(f"antiphon is already running with the home {home}", 2)
             deadline = time.monotonic() + EARLIER_RUN_SECONDS

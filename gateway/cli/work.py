@@ -6,7 +6,7 @@ import signal
 
 import click
 
-from gateway.cli.commands import run_process
+from gateway.cli.commands import PRIVATE, run_process
 from gateway.observability import configure_logging
 from gateway.settings import Settings, read_settings
 from gateway.workers.process import run_worker
@@ -15,6 +15,7 @@ from gateway.workers.process import run_worker
 @click.command()
 def work() -> None:
     """Run a worker process; as many as you like, on any machines that share database and storage."""
+    os.umask(PRIVATE)
     configure_logging("work")
     run_process(_work(read_settings(os.environ)))
 

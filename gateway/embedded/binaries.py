@@ -5,6 +5,7 @@ import importlib.util
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -34,10 +35,10 @@ class Binaries(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.folder / name)
 
 
-def find_binaries(account: Account, beside: Path, major: int | None = None) -> Binaries:
+def find_binaries(account: Account, major: int | None = None) -> Binaries:
     """The newest installation that `account` can run, or the one of `major` that existing data needs.
 
-    Those of the wheel are copied below `beside` when the account cannot reach them (a virtual
+    Those of the wheel are copied below SHARED_COPIES when the account cannot reach them (a virtual
     environment in somebody's private folder). Raises EmbeddedPostgresError.
     """
     found: list[int] = []
@@ -48,7 +49,7 @@ def find_binaries(account: Account, beside: Path, major: int | None = None) -> B
         found.append(version)
         if major not in {None, version}:
             continue
-        for candidate in _reachable(folder, account, beside):
+        for candidate in _reachable(folder, account):
             if _runs(candidate, account):
                 return Binaries(folder=candidate, major=version)
     if major is not None and found and major not in found:
@@ -100,13 +101,12 @@ def _runs(folder: Path, account: Account) -> bool:
         return False
 
 
-def _reachable(folder: Path, account: Account, beside: Path) -> Iterator[Path]:
-    """The installation, then copies of it that the account may reach; made once, reused later."""
+def _reachable(folder: Path, account: Account) -> Iterator[Path]:
+    """The installation, then a copy of it that the account may reach; made once, reused later."""
     yield folder
     if account.borrowed and folder.parent.parent.name == WHEEL:
-        for root in (beside / "binaries", SHARED_COPIES):  # the second is for a data folder mounted noexec
-            with contextlib.suppress(OSError):
-                yield _copy(folder.parent, root)
+        with contextlib.suppress(OSError):
+            yield _copy(folder.parent, SHARED_COPIES)
 
 
 def _copy(installation: Path, root: Path) -> Path:
@@ -121,7 +121,7 @@ def _copy(installation: Path, root: Path) -> Path:
         return done
     for folder in (root.parent, root):
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    root.chmod(0o755)
+        _check_own(folder)
     staging = Path(tempfile.mkdtemp(prefix="copy-", dir=root))
     try:
         staging.chmod(0o755)
@@ -138,6 +138,16 @@ def _copy(installation: Path, root: Path) -> Path:
         if not done.is_dir():  # else another start was first with the same copy
             raise
     return done
+
+
+def _check_own(folder: Path) -> None:
+    """Raise PermissionError unless the folder is truly ours.
+
+    We write as root: where somebody else could put a link, we would open up what it points to.
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{folder} can be changed by others")
 
 
 def _open_to_readers(root: Path) -> None:

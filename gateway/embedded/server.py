@@ -99,7 +99,7 @@ class EmbeddedPostgres:
         self._take_lock(place)
         end_leftovers(place, self._pause)
         major = major_of(place) if place.has_data else None
-        binaries = find_binaries(place.account, place.folder, major)
+        binaries = find_binaries(place.account, major)
         record = self._with_passwords(place, binaries, known)
         if not place.has_data:
             create_cluster(place, binaries, record, durable=self._durable)

@@ -302,17 +302,19 @@ def _hold(submission: Submission, locked: Locked) -> billing.Hold:
 async def _take_turns(conn: billing.Connection, fresh: Sequence[Submission]) -> list[int]:
     """Fair order (start-time fair queueing over milliseconds of audio).
 
-    A job starts its turn where its organization's last queued job ends, but not before the front of
-    the queue: an organization with one job comes next, however long the backlog of another is.
+    A job starts its turn where its organization's last job ends, finished or not, but not before the
+    turn that was started last: an organization with one job comes next, however long the backlog of
+    another is, and customers who send one job after another cannot keep that backlog waiting for ever.
     """
     pairs = sorted({(s.organization_id, s.queue) for s in fresh})
     rows = await conn.fetch(
         """
         SELECT p.organization_id, p.queue,
-               (SELECT turn FROM job WHERE status = 'queued' AND queue = p.queue
-                 ORDER BY turn, id LIMIT 1) AS front,
+               (SELECT turn FROM job WHERE started_at IS NOT NULL AND queue = p.queue
+                 ORDER BY started_at DESC, turn DESC LIMIT 1) AS front,
                (SELECT turn + length_ms FROM job
-                 WHERE status = 'queued' AND organization_id = p.organization_id AND queue = p.queue
+                 WHERE (status = 'queued' OR started_at IS NOT NULL)
+                   AND organization_id = p.organization_id AND queue = p.queue
                  ORDER BY turn + length_ms DESC LIMIT 1) AS tail
           FROM unnest($1::uuid[], $2::text[]) AS p (organization_id, queue)
         """,
@@ -335,7 +337,7 @@ async def _insert_jobs(conn: billing.Connection, fresh: Sequence[Submission], tu
                          request, metadata, warnings, request_hash, idempotency_key, price_version_id,
                          nano_per_second, held_nano, created_at, run_at, deadline_at)
         SELECT id, o, p, k, test, model, task, queue, turn, length_ms, request::jsonb, metadata::jsonb,
-               warnings::jsonb, hash, ikey, price, nano, held, created, created, deadline
+               warnings::jsonb, hash, ikey, price, nano, held, created, now(), deadline
           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bool[], $6::text[], $7::text[],
                       $8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[],
                       $14::bytea[], $15::text[], $16::uuid[], $17::bigint[], $18::bigint[],

@@ -2,13 +2,18 @@
 
 `fence` grows with every claim. Whatever a worker writes about a job names the fence it was given,
 so a worker that slept through its lease changes nothing when it wakes up.
+
+Several jobs are locked in the order of their ids or not waited for at all, here as in `settlement`: an
+UPDATE alone would lock them in the order in which its plan happens to find them.
 """
 
 import uuid
 from collections.abc import Sequence
 from typing import Final
 
+import asyncpg
 import msgspec
+import structlog
 
 import billing
 from gateway.generation import GenerationRequest
@@ -18,6 +23,8 @@ HEARTBEAT_SECONDS: Final = 1
 MAX_ATTEMPTS: Final = 3
 """A job that has cost this many workers their life is not tried again."""
 CHANNEL: Final = "antiphon_jobs"
+
+log = structlog.get_logger(__name__)
 
 _request_decoder: Final = msgspec.json.Decoder(GenerationRequest)
 
@@ -83,28 +90,45 @@ async def claim(
         limit,
         LEASE_SECONDS,
     )
-    return [
-        Claim(
-            job_id=row["id"],
-            organization_id=row["organization_id"],
-            fence=row["fence"],
-            attempt=row["attempts"],
-            model=row["model"],
-            test=row["test"],
-            request=_request_decoder.decode(row["request"]),
-        )
-        for row in rows
-    ]
+    return [claim for row in rows if (claim := _read_claim(row)) is not None]
+
+
+def _read_claim(row: asyncpg.Record) -> Claim | None:
+    """None for a request that another version wrote and this one cannot read.
+
+    Its lease lapses, as if it had killed its worker: one that can read it may be next, and in the end
+    it fails and its money is given back. Raising here would put it back in front of every worker.
+    """
+    try:
+        request = _request_decoder.decode(row["request"])
+    except msgspec.MsgspecError:
+        log.error("queue.unreadable_request", job=row["id"].hex, attempt=row["attempts"])  # noqa: TRY400
+        return None
+    return Claim(
+        job_id=row["id"],
+        organization_id=row["organization_id"],
+        fence=row["fence"],
+        attempt=row["attempts"],
+        model=row["model"],
+        test=row["test"],
+        request=request,
+    )
 
 
 async def beat(conn: billing.Connection, beats: Sequence[Beat]) -> dict[uuid.UUID, bool]:
     """Extend the leases; returns which jobs are still ours, and whether their end was asked for."""
     rows = await conn.fetch(
         """
+        WITH ours AS (
+            SELECT job.id, t.progress
+              FROM job JOIN unnest($1::uuid[], $2::bigint[], $3::float8[]) AS t (id, fence, progress)
+                ON job.id = t.id AND job.fence = t.fence
+             WHERE job.status = 'processing' ORDER BY job.id FOR UPDATE OF job
+        )
         UPDATE job
-           SET lease_until = now() + make_interval(secs => $4), progress = greatest(job.progress, t.progress)
-          FROM unnest($1::uuid[], $2::bigint[], $3::float8[]) AS t (id, fence, progress)
-         WHERE job.id = t.id AND job.fence = t.fence AND job.status = 'processing'
+           SET lease_until = now() + make_interval(secs => $4),
+               progress = greatest(job.progress, ours.progress)
+          FROM ours WHERE job.id = ours.id
         RETURNING job.id, job.cancel_requested_at IS NOT NULL AS cancel
         """,
         [b.job_id for b in beats],
@@ -122,12 +146,16 @@ async def give_back(conn: billing.Connection, claims: Sequence[Claim]) -> None:
     """
     await conn.execute(
         """
-        WITH back AS (
+        WITH ours AS (
+            SELECT job.id
+              FROM job JOIN unnest($1::uuid[], $2::bigint[]) AS t (id, fence)
+                ON job.id = t.id AND job.fence = t.fence
+             WHERE job.status = 'processing' AND job.cancel_requested_at IS NULL
+             ORDER BY job.id FOR UPDATE OF job
+        ), back AS (
             UPDATE job SET status = 'queued', worker_id = NULL, lease_until = NULL, progress = 0,
                            attempts = attempts - 1
-              FROM unnest($1::uuid[], $2::bigint[]) AS t (id, fence)
-             WHERE job.id = t.id AND job.fence = t.fence AND job.status = 'processing'
-               AND job.cancel_requested_at IS NULL
+              FROM ours WHERE job.id = ours.id
             RETURNING job.id, job.attempts + 1 AS n
         )
         DELETE FROM attempt USING back WHERE attempt.job_id = back.id AND attempt.n = back.n

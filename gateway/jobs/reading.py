@@ -4,7 +4,7 @@ A job that the caller may not see does not exist, in the answer as in the query.
 """
 
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -13,11 +13,16 @@ import msgspec
 import billing
 from gateway.auth.principal import Principal
 from gateway.errors import JobAlreadyFinal, JobNotFound
+from gateway.ids import first_id
 from gateway.jobs.job import JOB_COLUMNS, Attempt, Job, JobStatus, job_from_row
 from gateway.jobs.settlement import cancel_queued
 
 MAX_PAGE: Final = 100
 
+_OLDEST: Final = uuid.UUID(int=0)
+_NEWEST: Final = uuid.UUID(int=2**128 - 1)
+_ID_AHEAD: Final = timedelta(minutes=1)
+"""More than lies between the making of a job's id and its `created_at`."""
 _VISIBLE: Final = "organization_id = $1 AND ($2::uuid IS NULL OR project_id = $2)"
 
 
@@ -68,15 +73,17 @@ async def list_jobs(
            AND ($3::text[] IS NULL OR status = ANY($3))
            AND ($4::text IS NULL OR model = $4)
            AND ($5::timestamptz IS NULL OR created_at >= $5)
-           AND ($6::uuid IS NULL OR id < $6)
-         ORDER BY id DESC LIMIT $7
+           AND id >= $6 AND id < $7
+         ORDER BY id DESC LIMIT $8
         """,  # noqa: S608 - constants
         principal.organization_id,
         principal.project_id,
         None if wanted.statuses is None else [status.value for status in wanted.statuses],
         wanted.model,
         wanted.created_from,
-        wanted.before,
+        # Bounds, never NULL: only then is an almost empty page of a long history a short scan of the index.
+        _OLDEST if wanted.created_from is None else first_id(wanted.created_from - _ID_AHEAD),
+        wanted.before or _NEWEST,
         wanted.limit + 1,
     )
     jobs = [job_from_row(row) for row in rows[: wanted.limit]]

@@ -6,7 +6,6 @@ honoured at the end: such a job is never charged, even if its music was ready.
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Final
 
 import asyncpg
@@ -15,9 +14,7 @@ import msgspec
 import billing
 from gateway.jobs.job import JobError, JobErrorCode, JobResult, JobStatus
 from gateway.jobs.queue import MAX_ATTEMPTS
-
-RETENTION: Final = timedelta(days=30)
-"""How long delivered audio is kept."""
+from gateway.jobs.retention import RETENTION
 
 CANCELLED: Final = JobError(
     code=JobErrorCode.JOB_CANCELLED, message="the job was cancelled; nothing was charged"
@@ -150,10 +147,9 @@ async def _settle(
         if ending.result is not None and not rows[job_id].cancelled
     }
     charges = await billing.settle(
-        conn, [_delivery(job_id, result) for job_id, result in delivered.items() if not rows[job_id].test]
-    )
-    await billing.release(
-        conn, [job_id for job_id in endings if job_id not in delivered and not rows[job_id].test]
+        conn,
+        [_delivery(job_id, result) for job_id, result in delivered.items() if not rows[job_id].test],
+        undelivered=[job_id for job_id in endings if job_id not in delivered and not rows[job_id].test],
     )
     return [
         _completed(rows[job_id], delivered[job_id], charges.get(job_id))
@@ -228,9 +224,13 @@ async def _write(conn: billing.Connection, finals: Sequence[_Final]) -> None:
     await _close_attempts(conn, [final for final in finals if final.row.attempts > 0])
     await conn.execute(
         """
+        WITH locked AS (
+            SELECT key_id FROM key_meter WHERE key_id = ANY($1) ORDER BY key_id FOR UPDATE
+        )
         UPDATE key_meter SET open_jobs = open_jobs - t.n
-          FROM (SELECT k, count(*) AS n FROM unnest($1::uuid[]) AS k GROUP BY k ORDER BY k) t
-         WHERE key_id = t.k
+          FROM locked JOIN (SELECT k, count(*) AS n FROM unnest($1::uuid[]) AS k GROUP BY k) t
+            ON locked.key_id = t.k
+         WHERE key_meter.key_id = locked.key_id
         """,
         [final.row.key_id for final in finals],
     )

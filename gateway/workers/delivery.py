@@ -7,7 +7,6 @@ import asyncio
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Final
 
 from gateway.audio import (
     CONTENT_TYPES,
@@ -20,18 +19,19 @@ from gateway.audio import (
 from gateway.backends.base import Recording, RenderTask
 from gateway.generation import SAMPLE_RATE
 from gateway.jobs.job import JobResult, Track
+from gateway.jobs.retention import audio_folder
 from gateway.signed_urls import content_disposition
 from gateway.storage import AudioStore
-
-SCRATCH_PREFIX: Final = "antiphon-audio-"
 
 
 class Delivery:
     """Turns recordings into stored tracks."""
 
-    def __init__(self, *, encoder: Encoder, store: AudioStore) -> None:
+    def __init__(self, *, encoder: Encoder, store: AudioStore, scratch: Path) -> None:
+        """`scratch` is where files lie while they are made; it must exist."""
         self._encoder = encoder
         self._store = store
+        self._scratch = scratch
 
     async def deliver(
         self, task: RenderTask, organization_id: uuid.UUID, recordings: tuple[Recording, ...]
@@ -44,7 +44,7 @@ class Delivery:
                 sample_rate=recording.sample_rate,
                 expected_frames=task.request.frames * recording.sample_rate // SAMPLE_RATE,
             )
-        with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, ignore_cleanup_errors=True) as scratch:
+        with tempfile.TemporaryDirectory(dir=self._scratch, ignore_cleanup_errors=True) as scratch:
             tracks = [
                 await self._track(task, organization_id, index, recording, Path(scratch))
                 for index, recording in enumerate(recordings)
@@ -63,7 +63,7 @@ class Delivery:
         )
         encoding = resolve_encoding(request.format, request.audio_settings)
         # The attempt is in the name: a worker that lost its lease must not touch the winner's files.
-        stem = f"{organization_id.hex}/{task.job_id.hex}/{task.attempt}-{index}"
+        stem = f"{audio_folder(organization_id, task.job_id)}/{task.attempt}-{index}"
         master_key = f"{stem}.{AudioFormat.FLAC}"
         await self._put(master_key, master, file_name(task, index, AudioFormat.FLAC))
         if request.format is AudioFormat.FLAC:

@@ -110,6 +110,8 @@ class Performer:
             if isinstance(end, LeaseLost) or limit.expired():
                 await self._backend.cancel(remote)
             raise
+        finally:
+            self._backend.forget(remote)
 
     async def _follow(self, active: Active, remote: RemoteTask) -> Succeeded | Failed:
         cancel_sent = False

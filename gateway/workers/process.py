@@ -12,6 +12,8 @@ from gateway.bootstrap import connect, open_pool
 from gateway.settings import Settings
 from gateway.storage import AudioStore
 from gateway.workers.delivery import Delivery
+from gateway.workers.janitor import sweep_forever
+from gateway.workers.scratch import scratch_folder
 from gateway.workers.worker import Worker
 
 CAPACITY: Final = 4
@@ -26,12 +28,16 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     os.nice(NICENESS)
     store = AudioStore(settings.storage_url)
     async with open_pool(settings, size=POOL_SIZE) as pool:
-        with open_engine(device=settings.engine_device) as engine:
+        with open_engine(device=settings.engine_device) as engine, scratch_folder(settings.home) as scratch:
             worker = Worker(
                 pool=pool,
                 backend=RehearsalBackend(EngineBackend(engine)),
-                delivery=Delivery(encoder=Encoder(), store=store),
+                delivery=Delivery(encoder=Encoder(), store=store, scratch=scratch),
                 capacity=CAPACITY,
                 connect=lambda: connect(settings),
             )
-            await worker.run(stop)
+            sweeping = asyncio.create_task(sweep_forever(pool, store))
+            try:
+                await worker.run(stop)
+            finally:
+                sweeping.cancel()

@@ -80,16 +80,18 @@ class Worker:
         if tasks := self._tasks():
             log.info("worker.draining", jobs=len(tasks))
             await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
-        claims = [active.claim for active in self._active.values()]
+        claims = [active.claim for active in self._active.values()]  # none, if all have ended
         if tasks := self._tasks():
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            # A settlement that was written meanwhile has closed the fence: giving back leaves it alone.
-            async with self._pool.acquire() as conn:
-                await queue.give_back(conn, claims)
-            log.info("worker.handed_over", jobs=len(claims))
         await self._endings.drain()
+        if claims:
+            # What was settled until now has no open fence any more: giving back leaves it alone.
+            with contextlib.suppress(*DATABASE_ERRORS):
+                async with self._pool.acquire() as conn:
+                    await queue.give_back(conn, claims)
+            log.info("worker.handed_over", jobs=len(claims))
 
     def _tasks(self) -> list[asyncio.Task[None]]:
         return [active.task for active in self._active.values() if active.task is not None]
@@ -110,9 +112,9 @@ class Worker:
 
     async def _claim(self, limit: int) -> list[Claim]:
         try:
+            # Durable, unlike a beat: a claim that a crash of the database forgot would give its fence, and
+            # the names of its files, to the next worker a second time.
             async with self._pool.acquire() as conn, conn.transaction():
-                # A claim that a crash of the database forgets is a job still queued, and our fence void.
-                await conn.execute("SET LOCAL synchronous_commit = off")
                 return await queue.claim(
                     conn,
                     worker_id=self.id,
@@ -139,7 +141,9 @@ class Worker:
             async with self._pool.acquire() as conn:
                 await queue.give_back(conn, [claim])
         finally:
-            del self._active[claim.job_id]
+            # Given back to the queue, the job may be ours again already, under the next fence.
+            if self._active.get(claim.job_id) is active:
+                del self._active[claim.job_id]
             self._wake.set()
 
     async def _settle(self, claim: Claim, ending: settlement.Ending) -> None:
@@ -195,7 +199,8 @@ class Worker:
             log.warning("worker.beat_failed", error=type(error).__name__)
             return
         for beat in beats:
-            if (active := self._active.get(beat.job_id)) is not None:
+            active = self._active.get(beat.job_id)
+            if active is not None and active.claim.fence == beat.fence:
                 active.lost = beat.job_id not in alive
                 active.cancel_wanted = alive.get(beat.job_id, False)
 

@@ -261,6 +261,7 @@ def _create_job() -> None:
     sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
     sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
     sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+    sa.Column("audio_deleted_at", sa.DateTime(timezone=True), nullable=True),
     sa.Column("price_version_id", sa.Uuid(), nullable=False),
     sa.Column("nano_per_second", sa.BigInteger(), nullable=False),
     sa.Column("held_nano", sa.BigInteger(), nullable=False),
@@ -291,10 +292,12 @@ def _create_job() -> None:
 def _create_job_indexes() -> None:
     op.create_index("ix_job_deadline", "job", ["deadline_at"], unique=False, postgresql_where=sa.text("status IN ('queued', 'processing')"))
     op.create_index("ix_job_lease", "job", ["lease_until"], unique=False, postgresql_where=sa.text("status = 'processing'"))
+    op.create_index("ix_job_expires_at", "job", ["expires_at"], unique=False, postgresql_where=sa.text("audio_deleted_at IS NULL"))
     op.create_index("ix_job_organization_id_id", "job", ["organization_id", "id"], unique=False)
     op.create_index("ix_job_organization_id_status_id", "job", ["organization_id", "status", "id"], unique=False)
+    op.create_index("ix_job_started", "job", ["queue", "started_at", "turn"], unique=False, postgresql_where=sa.text("started_at IS NOT NULL"))
     op.create_index("ix_job_queue", "job", ["queue", "turn", "id"], unique=False, postgresql_where=sa.text("status = 'queued'"))
-    op.create_index("ix_job_turn", "job", ["organization_id", "queue", sa.literal_column("(turn + length_ms) DESC")], unique=False, postgresql_where=sa.text("status = 'queued'"))
+    op.create_index("ix_job_turn", "job", ["organization_id", "queue", sa.literal_column("(turn + length_ms) DESC")], unique=False, postgresql_where=sa.text("status = 'queued' OR started_at IS NOT NULL"))
     op.create_index("uq_job_idempotency_key", "job", ["organization_id", "idempotency_key", "project_id", "test"], unique=True, postgresql_nulls_not_distinct=True, postgresql_where=sa.text("idempotency_key IS NOT NULL"))
 
 

@@ -373,8 +373,20 @@ def test_programs_below_a_private_folder_are_copied_not_opened_up(
     monkeypatch.setattr(binaries, "_wheel_folders", lambda: [package / installation.name / "bin"])
     monkeypatch.setattr(binaries, "_system_folders", list)
     account = choose_account()
-    found = find_binaries(account, scratch)
+    monkeypatch.setattr(binaries, "SHARED_COPIES", scratch / "binaries")
+    found = find_binaries(account)
     assert found.folder.is_relative_to(scratch / "binaries")
-    assert find_binaries(account, scratch) == found
+    assert find_binaries(account) == found
     assert len(list((scratch / "binaries").iterdir())) == 1
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
+
+
+def test_nothing_is_copied_where_somebody_else_could_put_a_link(scratch: Path) -> None:
+    elsewhere = scratch / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    (scratch / "binaries").symlink_to(elsewhere)
+    installation = binaries._wheel_folders()[0].parent
+    with pytest.raises(PermissionError):
+        binaries._copy(installation, scratch / "binaries")
+    assert elsewhere.stat().st_mode & 0o777 == 0o700
+    assert list(elsewhere.iterdir()) == []

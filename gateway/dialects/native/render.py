@@ -160,13 +160,14 @@ class JobRenderer:
             channels=track.channels,
             seed=track.seed,
             sha256=track.sha256,
-            url=self._link(track, origin) if wants_url else None,
+            url=self._link(job, track, origin) if wants_url else None,
             b64_json=await self._base64(track.key) if inline and job.request.wants_base64 else None,
         )
 
-    def _link(self, track: Track, origin: str) -> str:
+    def _link(self, job: Job, track: Track, origin: str) -> str:
         path = f"/audio/{track.key}"
-        expires_at = datetime.now(UTC) + LINK_LIFETIME
+        week = datetime.now(UTC) + LINK_LIFETIME
+        expires_at = min(week, job.expires_at or week)
         query = self._signer.sign(path, expires_at=expires_at, filename=track.file_name)
         return f"{self._public_url or origin}{path}?{query}"
 

@@ -176,11 +176,24 @@ class JobMachine(RuleBasedStateMachine):
         self.runner.run(self._crash(self._draw_claim(data, late=False)))
 
     @precondition(lambda self: self._claims(late=False))
-    @rule(data=st.data())
-    def take_over(self, data: st.DataObject) -> None:
-        """The same, and everything that waits is claimed by somebody else."""
-        self.crash(data)
+    @rule(data=st.data(), step=st.sampled_from(["deliver", "fail", "queue again", "give back", "beat"]))
+    def take_over(self, data: st.DataObject, step: str) -> None:
+        """The same; somebody else claims what waits, and then the silent worker wakes up."""
+        claim = self._draw_claim(data, late=False)
+        self.runner.run(self._crash(claim))
         self.claim(limit=sum(job.status == "queued" for job in self.model.values()) or 1)
+        self.runner.run(self._wake_up(claim, step))
+
+    async def _wake_up(self, claim: Claim, step: str) -> None:
+        match step:
+            case "deliver":
+                await self._deliver(claim, 10, retry=False)
+            case "give back":
+                await self.bench.give_back(claim)
+            case "beat":
+                assert await self.bench.beat(claim) == {}
+            case _:
+                await self._fail(claim, again=step == "queue again")
 
     async def _crash(self, claim: Claim) -> None:
         await self.bench.lapse(claim)

@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> AudioStore:
 
 
 @pytest.fixture
-def run_worker(pool: Pool, store: AudioStore, database: str) -> RunWorker:
+def run_worker(pool: Pool, store: AudioStore, database: str, tmp_path: Path) -> RunWorker:
     """Workers that run while their context is open, and then drain."""
 
     @contextlib.asynccontextmanager
@@ -48,7 +48,7 @@ def run_worker(pool: Pool, store: AudioStore, database: str) -> RunWorker:
         worker = Worker(
             pool=pool,
             backend=backend,
-            delivery=Delivery(encoder=Encoder(), store=store),
+            delivery=Delivery(encoder=Encoder(), store=store, scratch=tmp_path),
             capacity=2,
             connect=lambda: asyncpg.connect(database),
         )
