@@ -195,7 +195,10 @@ async def _clients(method: str, keys: list[str], seconds: float, clients: int) -
     job_id = await _one_job(keys[0]) if method == "GET" else ""
     started = time.perf_counter()
     tasks = [
-        _one_client(_request(method, keys[n % len(keys)], job_id), started + seconds) for n in range(clients)
+        _one_client(
+            _request(method, keys[n % len(keys)] if method == "POST" else keys[0], job_id), started + seconds
+        )
+        for n in range(clients)
     ]
     results = await asyncio.gather(*tasks)
     took = time.perf_counter() - started

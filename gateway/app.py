@@ -50,9 +50,7 @@ def create_app(live: Live) -> Litestar:
         plugins=[BodySchemas()],
         on_app_init=[_quiet],
     )
-    app.state["desk"] = Desk(
-        keys=live.keys, jobs=live.jobs, catalog=live.catalog, renderer=live.renderer, pool=live.pool
-    )
+    app.state["desk"] = Desk(keys=live.keys, jobs=live.jobs, catalog=live.catalog, renderer=live.renderer)
     # Around the router, not inside it as middleware: what has no route is answered and counted too.
     app.asgi_handler = ObserveRequests(app.asgi_handler, metrics=live.metrics)
     return app

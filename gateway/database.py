@@ -33,17 +33,28 @@ def is_lost_connection(error: BaseException) -> bool:
     )
 
 
-async def read(
-    pool: "asyncpg.Pool[asyncpg.Record]", action: Callable[[billing.Connection], Awaitable[Answer]]
-) -> Answer:
-    """Run an action that only reads, again if its connection was lost; raises the last error."""
-    for delay in READ_DELAYS_SECONDS:
-        try:
-            async with pool.acquire() as conn:
-                return await action(conn)
-        except DATABASE_ERRORS as error:
-            if not is_lost_connection(error):
-                raise
-        await asyncio.sleep(delay)
-    async with pool.acquire() as conn:
-        return await action(conn)
+class Reader:
+    """Reads that take their turn in the order of their arrival and outlast a restart.
+
+    The pool alone is not fair: a newcomer takes a connection that was just returned before the waiter
+    that was woken for it, who then queues up again behind everybody else.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, at_once: int) -> None:
+        self._pool = pool
+        self._turns = asyncio.Semaphore(at_once)
+
+    async def run(self, action: Callable[[billing.Connection], Awaitable[Answer]]) -> Answer:
+        """The action's answer; it is run again if its connection was lost. Raises the last error."""
+        for delay in READ_DELAYS_SECONDS:
+            try:
+                return await self._run_once(action)
+            except DATABASE_ERRORS as error:
+                if not is_lost_connection(error):
+                    raise
+            await asyncio.sleep(delay)
+        return await self._run_once(action)
+
+    async def _run_once(self, action: Callable[[billing.Connection], Awaitable[Answer]]) -> Answer:
+        async with self._turns, self._pool.acquire() as conn:
+            return await action(conn)

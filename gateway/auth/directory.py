@@ -4,6 +4,7 @@ import ipaddress
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -12,9 +13,11 @@ import billing
 from gateway.auth.keys import SHOWN_CHARACTERS, Pepper, derive_pepper, digest, generate_key, is_well_formed
 from gateway.auth.principal import Principal, Scope
 from gateway.config_watch import ConfigWatch, RevisionCache, bump_revision
-from gateway.database import read
+from gateway.database import Reader
 from gateway.errors import InvalidApiKey, InvalidRequest, MissingApiKey, NotFound
 from gateway.ids import new_id
+
+READS_AT_ONCE: Final = 2
 
 
 class KeyLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +37,7 @@ class KeyDirectory:
     """Finds the principal behind a key, from a cache that a revocation empties within a second."""
 
     def __init__(self, *, pool: "asyncpg.Pool[asyncpg.Record]", watch: ConfigWatch, secret_key: str) -> None:
-        self._pool = pool
+        self._reader = Reader(pool, at_once=READS_AT_ONCE)
         self._pepper = derive_pepper(secret_key)
         self._cache: RevisionCache[str, Principal] = RevisionCache(watch, self._load)
 
@@ -50,7 +53,7 @@ class KeyDirectory:
         """From the database; only principals are cached, so that nobody fills the cache with guesses."""
         if not is_well_formed(key):
             raise InvalidApiKey("this is not a valid API key: it is cut, mistyped or of another service")
-        row = await read(self._pool, lambda conn: _find_key(conn, digest(key, self._pepper)))
+        row = await self._reader.run(lambda conn: _find_key(conn, digest(key, self._pepper)))
         if row is None:
             raise InvalidApiKey("this API key does not exist or was revoked")
         return msgspec.convert(dict(row), Principal)

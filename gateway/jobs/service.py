@@ -13,7 +13,7 @@ import billing
 from gateway.auth.principal import Principal, Scope
 from gateway.catalog import Model
 from gateway.config_watch import ConfigWatch, RevisionCache
-from gateway.database import DATABASE_ERRORS, read
+from gateway.database import DATABASE_ERRORS, Reader
 from gateway.errors import GatewayError, ModelUnavailable
 from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id
@@ -23,6 +23,9 @@ from gateway.jobs.lane import Lane
 from gateway.jobs.queue import CHANNEL
 from gateway.jobs.reading import JobFilter, list_jobs, read_attempts, read_job, request_cancel
 from gateway.routing import queue_for
+
+READS_AT_ONCE: Final = 6
+"""Of the pool's connections; the others are for admission, cancellation and keys."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +58,7 @@ class Jobs:
         on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
         self._pool = pool
+        self._reader = Reader(pool, at_once=READS_AT_ONCE)
         self._prices: RevisionCache[None, billing.PriceBook] = RevisionCache(watch, self._load_prices)
         self._lane: Lane[Submission, Verdict] = Lane(self._admit, name="admission", on_batch=on_batch)
         self._wake = Wake(pool)
@@ -71,7 +75,7 @@ class Jobs:
         if isinstance(verdict, GatewayError):
             raise verdict
         if isinstance(verdict, Replayed):
-            job = await read(self._pool, lambda conn: read_job(conn, principal, verdict.job_id))
+            job = await self._reader.run(lambda conn: read_job(conn, principal, verdict.job_id))
             return Submitted(job, replayed=True)
         self._wake.call()
         return Submitted(_fresh_job(submission, order), replayed=False)
@@ -83,16 +87,22 @@ class Jobs:
     async def read(self, principal: Principal, job_id: uuid.UUID) -> Job:
         """Raises JobNotFound, for foreign ids as for unknown ones."""
         principal.check_scope(Scope.READ)
-        return await read(self._pool, lambda conn: read_job(conn, principal, job_id))
+        return await self._reader.run(lambda conn: read_job(conn, principal, job_id))
 
     async def attempts(self, job: Job) -> Sequence[Attempt]:
         """All tries of a job that the caller was allowed to read."""
-        return await read(self._pool, lambda conn: read_attempts(conn, job.id))
+        return await self._reader.run(lambda conn: read_attempts(conn, job.id))
 
     async def list(self, principal: Principal, wanted: JobFilter) -> tuple[Sequence[Job], bool]:
         """A page of jobs, newest first, and whether there are more."""
         principal.check_scope(Scope.READ)
-        return await read(self._pool, lambda conn: list_jobs(conn, principal, wanted))
+        return await self._reader.run(lambda conn: list_jobs(conn, principal, wanted))
+
+    async def balance(self, principal: Principal) -> billing.Account:
+        """The organization's account."""
+        principal.check_scope(Scope.READ)
+        owner = principal.organization_id
+        return await self._reader.run(lambda conn: billing.read_account(conn, owner))
 
     async def cancel(self, principal: Principal, job_id: uuid.UUID) -> Job:
         """Raises JobNotFound or JobAlreadyFinal."""
@@ -108,7 +118,7 @@ class Jobs:
         return await admit(self._pool, batch, retry=retry)
 
     async def _load_prices(self, _: None) -> billing.PriceBook:
-        return await read(self._pool, billing.read_price_book)
+        return await self._reader.run(billing.read_price_book)
 
     async def _submission(self, principal: Principal, order: Order) -> Submission:
         price = await self.price(order.model, principal.organization_id)

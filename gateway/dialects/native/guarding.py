@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-import asyncpg
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
@@ -29,7 +28,6 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
     jobs: Jobs
     catalog: Catalog
     renderer: JobRenderer
-    pool: "asyncpg.Pool[asyncpg.Record]"
 
 
 class GatewayRequest(Request[None, Principal, State]):

@@ -14,7 +14,6 @@ from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 import billing
 from gateway.auth.principal import Scope
 from gateway.catalog import Catalog
-from gateway.database import read
 from gateway.dialects.native.body import GenerationBody
 from gateway.dialects.native.documents import ERRORS, SUBMIT_ERRORS
 from gateway.dialects.native.guarding import GatewayRequest, require_key
@@ -205,8 +204,7 @@ async def read_model(request: GatewayRequest, model_id: FromPath[str]) -> ModelV
 @get("/balance", summary="Read the balance", responses=ERRORS)
 async def read_balance(request: GatewayRequest) -> BalanceView:
     """What the organization has, what of it is held for running jobs, and what is free."""
-    owner = request.auth.organization_id
-    account = await read(request.desk.pool, lambda conn: billing.read_account(conn, owner))
+    account = await request.desk.jobs.balance(request.auth)
     return BalanceView(
         balance_usd=billing.format_usd(account.posted_nano),
         held_usd=billing.format_usd(account.held_nano),
