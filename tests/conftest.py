@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from gateway import schema
 from gateway.embedded import EmbeddedPostgres
+from tests.databases import fresh_database
 
 PREFIX = "antiphon-test-"
 ROOM_BYTES = 1024**3
@@ -59,15 +59,8 @@ def template_database(postgres: EmbeddedPostgres) -> str:
 @pytest.fixture
 async def database(template_database: str, postgres: EmbeddedPostgres) -> AsyncIterator[str]:
     """DSN of a database of the test's own, dropped afterwards with whoever is still connected."""
-    name = f"test_{secrets.token_hex(6)}"
-    origin, _, template = template_database.rpartition("/")
-    admin = await asyncpg.connect(postgres.superuser_dsn)
-    try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {template}")
-        yield f"{origin}/{name}"
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
+    async with fresh_database(postgres, template_database) as dsn:
+        yield dsn
 
 
 def _fastest_place() -> Path:

@@ -1,7 +1,6 @@
 """One schema: the same in models and migrations, and nobody works on another."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from gateway.embedded import EmbeddedPostgres
 from gateway.schema import SchemaError
 from gateway.settings import read_settings
 from gateway.tables import metadata
+from tests.databases import fresh_database
 
 HEAD = "0001"
 
@@ -25,15 +25,8 @@ HEAD = "0001"
 @pytest.fixture
 async def empty_database(template_database: str, postgres: EmbeddedPostgres) -> AsyncIterator[str]:
     """DSN of a database in which nothing is."""
-    name = f"test_{secrets.token_hex(6)}"
-    origin, _, owner = template_database.rpartition("/")
-    admin = await asyncpg.connect(postgres.superuser_dsn)
-    try:
-        await admin.execute(f"CREATE DATABASE {name} OWNER {owner}")
-        yield f"{origin}/{name}"
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
+    async with fresh_database(postgres, template_database, empty=True) as dsn:
+        yield dsn
 
 
 async def catalog(dsn: str) -> list[tuple[Any, ...]]:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import secrets
 import socket
 import uuid
 from collections.abc import AsyncIterator
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-import asyncpg
 import httpx
 import msgspec
 import uvicorn
@@ -23,7 +21,6 @@ from gateway.auth.directory import KeyLimits, create_key, create_organization, c
 from gateway.auth.keys import derive_pepper
 from gateway.bootstrap import Live, open_http
 from gateway.config_watch import bump_revision
-from gateway.embedded import EmbeddedPostgres
 from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id, parse_id
 from gateway.jobs import queue, settlement
@@ -183,20 +180,6 @@ class Installation(msgspec.Struct, kw_only=True):
             file_name=f"song.{request.format}",
         )
         return JobResult(tracks=(track,), deterministic=True)
-
-
-@contextlib.asynccontextmanager
-async def fresh_database(postgres: EmbeddedPostgres, template_dsn: str) -> AsyncIterator[str]:
-    """DSN of a migrated database, for fixtures that outlive one test."""
-    name = f"test_{secrets.token_hex(6)}"
-    origin, _, template = template_dsn.rpartition("/")
-    admin = await asyncpg.connect(postgres.superuser_dsn)
-    try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {template}")
-        yield f"{origin}/{name}"
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
 
 
 def settings_for(dsn: str, home: Path, **more: str) -> Settings:

@@ -18,7 +18,8 @@ import pytest_asyncio
 import soundfile
 
 from gateway.embedded import EmbeddedPostgres
-from tests.gateway.api.installation import SECRET, Customer, Installation, fresh_database, running
+from tests.databases import fresh_database
+from tests.gateway.api.installation import SECRET, Customer, Installation, running
 
 ROOT = Path(__file__).parent.parent.parent.parent
 WAIT_SECONDS = 60

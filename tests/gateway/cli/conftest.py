@@ -5,18 +5,16 @@ import functools
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import pytest_asyncio
 from click.testing import CliRunner
 
 from gateway.cli import main
-from gateway.embedded import EmbeddedPostgres
-from tests.gateway.api.installation import SECRET, Installation, fresh_database, running
+from tests.gateway.api.installation import SECRET, Installation
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent.parent
@@ -71,24 +69,6 @@ class Operator(msgspec.Struct, frozen=True):
 def operator_of(dsn: str, home: Path) -> Operator:
     home.mkdir(parents=True, exist_ok=True)
     return Operator({"ANTIPHON_HOME": str(home), "ANTIPHON_DATABASE_URL": dsn, "ANTIPHON_SECRET_KEY": SECRET})
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The gateway lives in the session's event loop, so its tests run there too."""
-    for item in items:
-        if item.path.is_relative_to(HERE) and pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def installation(
-    postgres: EmbeddedPostgres, template_database: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Installation]:
-    async with (
-        fresh_database(postgres, template_database) as dsn,
-        running(dsn, tmp_path_factory.mktemp("home")) as installation,
-    ):
-        yield installation
 
 
 @pytest.fixture

@@ -1,0 +1,32 @@
+"""One running gateway for all tests of the HTTP API and of the commands beside it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from gateway.embedded import EmbeddedPostgres
+from tests.databases import fresh_database
+from tests.gateway.api.installation import Installation, running
+
+HERE = Path(__file__).parent
+OF_A_RUNNING_GATEWAY = (HERE / "api", HERE / "cli")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The gateway lives in the session's event loop, so its tests run there too."""
+    for item in items:
+        if item.path.parent in OF_A_RUNNING_GATEWAY and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def installation(
+    postgres: EmbeddedPostgres, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Installation]:
+    async with (
+        fresh_database(postgres, template_database) as dsn,
+        running(dsn, tmp_path_factory.mktemp("home")) as installation,
+    ):
+        yield installation
