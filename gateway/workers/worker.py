@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -106,6 +107,7 @@ class Worker:
                 active = Active(claim=claim)
                 self._active[claim.job_id] = active
                 active.task = asyncio.create_task(self._work(active))
+                active.task.add_done_callback(functools.partial(_tell_of_crash, claim))
             if not claims:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
@@ -241,3 +243,9 @@ class Worker:
         retry: bool,  # noqa: FBT001 - the lane's protocol
     ) -> Sequence[settlement.Ended]:
         return await settlement.finish(self._pool, endings, retry=retry)
+
+
+def _tell_of_crash(claim: Claim, task: asyncio.Task[None]) -> None:
+    """What nobody foresaw is told when it happens; the lapsing lease takes care of the job."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("job.crashed", job=claim.job_id.hex, attempt=claim.attempt, exc_info=error)

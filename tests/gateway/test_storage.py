@@ -138,6 +138,19 @@ async def test_deleting_twice_is_deleting_once(store: AudioStore, song: Path) ->
         await store.head(KEY)
 
 
+async def test_deleting_a_folder_spares_its_neighbours(store: AudioStore, song: Path) -> None:
+    inside = ["deletion/job/1-0.flac", "deletion/job/2-0.flac", "deletion/job/2-0.mp3"]
+    neighbour = "deletion/job2/1-0.flac"
+    for key in (*inside, neighbour):
+        await store.put_file(key, song, "audio/flac")
+    assert await store.delete_below("deletion/job") == len(inside)
+    for key in inside:
+        with pytest.raises(ObjectMissing):
+            await store.head(key)
+    assert (await store.head(neighbour)).size_bytes == song.stat().st_size  # noqa: ASYNC240 - a stat
+    assert await store.delete_below("deletion/job") == 0
+
+
 async def test_a_file_that_was_never_made_is_not_put(store: AudioStore, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await store.put_file(KEY, tmp_path / "none", "audio/flac")

@@ -9,9 +9,10 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.auth.principal import Principal
-from gateway.backends.base import Backend
+from gateway.backends.base import Backend, RemoteTask, TaskState
 from gateway.database import DATABASE_ERRORS
 from gateway.ids import new_id
 from gateway.jobs import queue
@@ -307,3 +308,26 @@ async def test_a_worker_is_known_while_it_works(bench: Workbench, run_worker: Ru
 
         await until(is_known, what="the worker's row")
     assert await bench.pool.fetchval("SELECT count(*) FROM worker") == 0
+
+
+class DefectiveBackend(ScriptedBackend):
+    """Fails in a way that nobody foresaw."""
+
+    async def poll(self, task: RemoteTask) -> TaskState:
+        raise LookupError(task.ref)
+
+
+async def test_a_defect_is_told_at_once_and_the_worker_goes_on(
+    bench: Workbench, run_worker: RunWorker
+) -> None:
+    job = await submit(bench, await bench.customer())
+    with capture_logs() as lines:
+        async with run_worker(DefectiveBackend()) as worker:
+
+            async def is_told() -> bool:
+                return any(line["event"] == "job.crashed" for line in lines)
+
+            await until(is_told, what="the crash in the log")
+            assert not worker._active
+    assert [line["job"] for line in lines if line["event"] == "job.crashed"] == [job.id.hex]
+    assert await bench.status(job.id) is JobStatus.PROCESSING  # until its lease lapses
