@@ -112,6 +112,12 @@ job = Table(
     Column("metadata", JSONB, nullable=True),
     Column("idempotency_key", Text, nullable=True),
     Column("request_hash", BYTEA, nullable=False),
+    Column(
+        "retry_slot",
+        BigInteger,
+        nullable=True,
+        comment="minute and digest, by which a repeat without an idempotency key is found",
+    ),
     Column("status", Text, nullable=False, server_default="queued"),
     Column("queue", Text, nullable=False, comment="which workers can serve it"),
     Column("turn", BigInteger, nullable=False, comment="fair order: milliseconds of audio, see jobs/queue"),
@@ -124,6 +130,12 @@ job = Table(
     _moment("lease_until"),
     Column("progress", Double, nullable=False, server_default="0"),
     _moment("cancel_requested_at"),
+    Column(
+        "cancel_at",
+        DateTime(timezone=True),
+        nullable=True,
+        comment="asked for at submit: cancel then, unless it has ended",
+    ),
     _moment("started_at"),
     _moment("completed_at"),
     _moment("expires_at"),
@@ -159,7 +171,19 @@ job = Table(
     Index("ix_job_started", "queue", "started_at", "turn", postgresql_where=text("started_at IS NOT NULL")),
     Index("ix_job_lease", "lease_until", postgresql_where=text("status = 'processing'")),
     Index("ix_job_deadline", "deadline_at", postgresql_where=text("status IN ('queued', 'processing')")),
-    Index("ix_job_expires_at", "expires_at", postgresql_where=text("audio_deleted_at IS NULL")),
+    Index(
+        "ix_job_cancel_at",
+        "cancel_at",
+        postgresql_where=text(
+            "cancel_at IS NOT NULL AND cancel_requested_at IS NULL AND completed_at IS NULL"
+        ),
+    ),
+    Index("ix_job_retry_slot", "retry_slot", postgresql_where=text("retry_slot IS NOT NULL")),
+    Index(
+        "ix_job_expires_at",
+        "expires_at",
+        postgresql_where=text("audio_deleted_at IS NULL AND expires_at IS NOT NULL"),
+    ),
     Index("ix_job_organization_id_id", "organization_id", "id"),
     Index("ix_job_organization_id_status_id", "organization_id", "status", "id"),
     Index(
@@ -202,6 +226,7 @@ worker = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("queues", ARRAY(Text), nullable=False),
+    Column("capacity", Integer, nullable=False, server_default="1", comment="jobs under way at once"),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("seen_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     comment="who is working; a row that is not seen any more is removed",

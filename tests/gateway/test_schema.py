@@ -19,7 +19,7 @@ from gateway.settings import read_settings
 from gateway.tables import metadata
 from tests.databases import fresh_database
 
-HEAD = "0001"
+HEAD = "0002"
 
 
 @pytest.fixture
@@ -92,6 +92,20 @@ async def test_upgrading_again_changes_nothing(empty_database: str) -> None:
     assert await asyncio.to_thread(schema.upgrade, empty_database) == HEAD
     assert await catalog(empty_database) == once
     await check(empty_database)
+
+
+async def test_every_step_but_the_first_can_be_taken_back(database: str) -> None:
+    engine = create_async_engine(make_url(database).set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+
+    def down_and_up(connection: Connection) -> None:
+        command.downgrade(schema.alembic_config(connection), "0001")
+        command.upgrade(schema.alembic_config(connection), "head")
+
+    before = await catalog(database)
+    async with engine.begin() as connection:
+        await connection.run_sync(down_and_up)
+    await engine.dispose()
+    assert await catalog(database) == before
 
 
 async def test_programs_that_start_together_upgrade_once(empty_database: str, database: str) -> None:
