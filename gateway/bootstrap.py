@@ -13,13 +13,16 @@ from gateway.catalog import Catalog, read_catalog
 from gateway.config_watch import ConfigWatch
 from gateway.dialects.native.render import JobRenderer
 from gateway.embedded import read_dsn
+from gateway.jobs.forecast import Forecast
+from gateway.jobs.reaper import reap_forever
 from gateway.jobs.service import Jobs
+from gateway.jobs.watching import JobWatch
 from gateway.observability import Metrics
 from gateway.settings import Settings, SettingsError
 from gateway.signed_urls import UrlSigner
 from gateway.storage import AudioStore
 
-HTTP_POOL_SIZE = 12
+HTTP_POOL_SIZE = 14
 COMMAND_TIMEOUT_SECONDS = 30
 
 
@@ -34,6 +37,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     store: AudioStore
     signer: UrlSigner
     renderer: JobRenderer
+    job_watch: JobWatch
     metrics: Metrics
 
 
@@ -81,8 +85,10 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
     async with open_pool(settings, size=HTTP_POOL_SIZE) as pool:
         watch = ConfigWatch(pool)
         await watch.refresh()
-        watching = asyncio.create_task(watch.run())
+        background = [asyncio.create_task(watch.run()), asyncio.create_task(reap_forever(pool))]
         jobs = Jobs(pool=pool, watch=watch, on_batch=metrics.observe_admission)
+        forecast = Forecast(pool)
+        job_watch = JobWatch(pool=pool, forecast=forecast)
         try:
             yield Live(
                 settings=settings,
@@ -92,9 +98,15 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
                 jobs=jobs,
                 store=store,
                 signer=signer,
-                renderer=JobRenderer(store=store, signer=signer, public_url=settings.public_url),
+                renderer=JobRenderer(
+                    store=store, signer=signer, forecast=forecast, public_url=settings.public_url
+                ),
+                job_watch=job_watch,
                 metrics=metrics,
             )
         finally:
+            job_watch.stop()
+            await forecast.close()
             await jobs.close()
-            watching.cancel()
+            for task in background:
+                task.cancel()

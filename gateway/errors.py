@@ -8,12 +8,14 @@ GatewayError
 │   ├── Forbidden             403   ScopeDenied, ModelNotAllowed, LinkRefused
 │   ├── NotFound              404   ModelNotFound, JobNotFound, FileGone
 │   ├── MethodNotAllowed      405
-│   ├── Conflict              409   JobAlreadyFinal
+│   ├── RequestTimeout        408
+│   ├── Conflict              409   RequestInProgress, JobAlreadyFinal
 │   ├── PayloadTooLarge       413
 │   ├── UnsupportedMediaType  415
 │   ├── RangeNotSatisfiable   416
 │   ├── IdempotencyKeyReused  422
-│   └── TooManyRequests       429   RateLimitExceeded, ConcurrencyLimitExceeded
+│   ├── TooManyRequests       429   RateLimitExceeded, ConcurrencyLimitExceeded
+│   └── HeadTooLarge          431
 └── OperatorError                 the operator, or time
     ├── InternalError         500
     └── Unavailable           503   ModelUnavailable, Overloaded
@@ -22,6 +24,8 @@ A dialect renders them; nothing below a dialect knows HTTP.
 """
 
 from typing import Any, ClassVar
+
+from gateway.allowance import Allowance
 
 
 class GatewayError(Exception):
@@ -50,6 +54,8 @@ class GatewayError(Exception):
         self.suggestion = suggestion
         self.retry_after_seconds = retry_after_seconds
         self.details = details or {}
+        self.allowance: Allowance | None = None
+        """What the key may still do, where that was looked up."""
 
 
 class ClientError(GatewayError):
@@ -172,10 +178,25 @@ class MethodNotAllowed(ClientError):
     code = "method_not_allowed"
 
 
+class RequestTimeout(ClientError):
+    """The request did not arrive in time; nothing was done with it, and the connection is closed."""
+
+    status = 408
+    code = "request_timeout"
+    retryable = True
+
+
 class Conflict(ClientError):
     """The request does not fit the present state."""
 
     status = 409
+
+
+class RequestInProgress(Conflict):
+    """The first request with this idempotency key has not been decided yet; nothing was reserved."""
+
+    code = "request_in_progress"
+    retryable = True
 
 
 class JobAlreadyFinal(Conflict):
@@ -230,6 +251,13 @@ class ConcurrencyLimitExceeded(TooManyRequests):
     """More unfinished jobs than the key may have."""
 
     code = "concurrency_limit_exceeded"
+
+
+class HeadTooLarge(ClientError):
+    """The request has too many header fields, or too long ones; the connection is closed."""
+
+    status = 431
+    code = "request_header_fields_too_large"
 
 
 class OperatorError(GatewayError):

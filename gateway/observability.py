@@ -4,7 +4,8 @@ import logging
 import secrets
 import sys
 import time
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import structlog
@@ -19,7 +20,44 @@ QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _UNROUTED: Final = "unmatched"
 
-log = structlog.get_logger("http")
+
+class _AccessLine(msgspec.Struct, kw_only=True):
+    """One request, with the fields that any other line has."""
+
+    timestamp: datetime
+    level: str = "info"
+    process: str
+    event: str = "http.request"
+    request_id: str
+    method: str
+    route: str
+    status: int
+    milliseconds: float
+
+
+class _AccessLog:
+    """One line per request, written at once: structlog's processors took a tenth of a submit's time."""
+
+    def __init__(self, process: str, stream: BinaryIO) -> None:
+        self._process = process
+        self._stream = stream
+        self._encode = msgspec.json.Encoder().encode
+
+    def write(self, request_id: str, method: str, route: str, status: int, seconds: float) -> None:
+        line = _AccessLine(
+            timestamp=datetime.now(UTC),
+            process=self._process,
+            request_id=request_id,
+            method=method,
+            route=route,
+            status=status,
+            milliseconds=round(seconds * 1000, 2),
+        )
+        self._stream.write(self._encode(line) + b"\n")
+        self._stream.flush()
+
+
+_access_log = _AccessLog("", sys.stderr.buffer)
 
 
 def configure_logging(process: str) -> None:
@@ -38,6 +76,8 @@ def configure_logging(process: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
+    global _access_log  # noqa: PLW0603 - a process has one log
+    _access_log = _AccessLog(process, sys.stderr.buffer)
 
 
 def _render(_: Any, __: str, event: structlog.typing.EventDict) -> bytes:
@@ -113,11 +153,4 @@ class ObserveRequests:
             child = self._children[key] = self._metrics.http_request_seconds.labels(*map(str, key))
         child.observe(seconds)
         if route not in QUIET_ROUTES:
-            log.info(
-                "http.request",
-                request_id=request_id,
-                method=method,
-                route=route,
-                status=status,
-                milliseconds=round(seconds * 1000, 2),
-            )
+            _access_log.write(request_id, method, route, status, seconds)

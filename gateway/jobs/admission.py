@@ -14,6 +14,7 @@ import asyncpg
 import msgspec
 
 import billing
+from gateway.allowance import Allowance
 from gateway.errors import (
     BudgetExceeded,
     ConcurrencyLimitExceeded,
@@ -21,6 +22,14 @@ from gateway.errors import (
     IdempotencyKeyReused,
     InsufficientCredits,
     RateLimitExceeded,
+)
+from gateway.jobs.replay import (
+    IdempotencyScope,
+    Repeats,
+    RequestIdentity,
+    find_by_key,
+    find_by_request,
+    retry_slot,
 )
 
 DEADLINE: Final = timedelta(hours=24)
@@ -44,20 +53,35 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     warnings_json: str
     request_hash: bytes
     idempotency_key: str | None
+    is_retry: bool = False
+    """The client says that it has sent this before; without an idempotency key, the request is looked up."""
     price: billing.Price
     hold_nano: int
     """The most that the job can cost; 0 for test keys."""
     created_at: datetime
+    cancel_at: datetime | None = None
     requests_per_minute: int | None = None
     max_open_jobs: int | None = None
     has_budget: bool = False
 
     @property
-    def idempotency_scope(self) -> "IdempotencyScope | None":
+    def idempotency_scope(self) -> IdempotencyScope | None:
         """Within what the idempotency key must be unique."""
         if self.idempotency_key is None:
             return None
         return (self.organization_id, self.project_id, self.test, self.idempotency_key)
+
+    @property
+    def identity(self) -> RequestIdentity:
+        """What a retry without an idempotency key has in common with its first try."""
+        return (self.key_id, self.request_hash)
+
+    @property
+    def retry_slot(self) -> int | None:
+        """Where a retry will look for this job; None if its idempotency key finds it."""
+        if self.idempotency_key is not None:
+            return None
+        return retry_slot(self.key_id, self.request_hash, self.created_at)
 
     @property
     def is_metered(self) -> bool:
@@ -65,19 +89,18 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
         return self.requests_per_minute is not None or self.max_open_jobs is not None
 
 
-IdempotencyScope = tuple[uuid.UUID, uuid.UUID | None, bool, str]
-
-
 class Admitted(msgspec.Struct, frozen=True):
     """The job exists and its money is held."""
 
     job_id: uuid.UUID
+    allowance: Allowance | None = None
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """The job existed already; nothing was held again."""
+    """The job existed already; nothing was held again, nothing was counted."""
 
     job_id: uuid.UUID
+    allowance: Allowance | None = None
 
 
 Verdict = Admitted | Replayed | GatewayError
@@ -91,6 +114,17 @@ class Meter(msgspec.Struct, kw_only=True):
     open_jobs: int
     seconds_left: int
 
+    def allowance(self, submission: Submission) -> Allowance:
+        """What is left to the key now."""
+        max_requests, max_jobs = submission.requests_per_minute, submission.max_open_jobs
+        return Allowance(
+            max_requests=max_requests,
+            requests_left=None if max_requests is None else max(max_requests - self.minute_count, 0),
+            reset_seconds=self.seconds_left,
+            max_jobs=max_jobs,
+            jobs_left=None if max_jobs is None else max(max_jobs - self.open_jobs, 0),
+        )
+
 
 class Locked(msgspec.Struct, kw_only=True):
     """Everything that the walk may look at and change."""
@@ -99,8 +133,7 @@ class Locked(msgspec.Struct, kw_only=True):
     meters: Mapping[uuid.UUID, Meter] = {}
     budgets: Mapping[uuid.UUID, list[billing.Budget]] = {}
     """By the key that they cap."""
-    replays: dict[IdempotencyScope, tuple[uuid.UUID, bytes]] = msgspec.field(default_factory=dict)
-    """Job id and request hash by idempotency key."""
+    repeats: Repeats = msgspec.field(default_factory=Repeats)
     present: frozenset[uuid.UUID] = frozenset()
     """Jobs of this batch that an earlier try has already written."""
 
@@ -131,34 +164,54 @@ def decide(batch: Iterable[Submission], locked: Locked) -> list[Verdict]:
 
 
 def _decide_one(submission: Submission, locked: Locked) -> Verdict:
-    if submission.job_id in locked.present:
-        return Admitted(submission.job_id)
-    scope = submission.idempotency_scope
-    if scope is not None and (found := locked.replays.get(scope)) is not None:
-        return _replay(submission, *found)
     meter = locked.meters.get(submission.key_id)
-    budgets = locked.budgets.get(submission.key_id, [])
+    if submission.job_id in locked.present:
+        return Admitted(submission.job_id, _allowance(submission, meter))
+    earlier = _find_earlier(submission, locked.repeats)
+    if earlier is not None:
+        if isinstance(earlier, GatewayError):
+            return earlier
+        return Replayed(earlier, _allowance(submission, meter))
+    account = locked.accounts[submission.organization_id]
+    budgets = locked.budgets.get(submission.key_id, ())
     refusal = (
         _check_meter(submission, meter)
         or _check_budgets(submission, budgets)
-        or _check_credit(submission, locked.accounts[submission.organization_id])
+        or _check_credit(submission, account)
     )
     if refusal is not None:
+        refusal.allowance = _allowance(submission, meter)
         return refusal
-    _reserve(submission, locked.accounts[submission.organization_id], meter, budgets)
-    if scope is not None:
-        locked.replays[scope] = (submission.job_id, submission.request_hash)
-    return Admitted(submission.job_id)
+    _reserve(submission, account, meter, budgets)
+    _remember(submission, locked.repeats)
+    return Admitted(submission.job_id, _allowance(submission, meter))
 
 
-def _replay(submission: Submission, job_id: uuid.UUID, request_hash: bytes) -> Verdict:
-    if request_hash == submission.request_hash:
-        return Replayed(job_id)
+def _find_earlier(submission: Submission, repeats: Repeats) -> uuid.UUID | IdempotencyKeyReused | None:
+    scope = submission.idempotency_scope
+    if scope is None:
+        return repeats.by_request.get(submission.identity) if submission.is_retry else None
+    job_id, request_hash = repeats.by_key.get(scope, (None, None))
+    if job_id is None or request_hash == submission.request_hash:
+        return job_id
     return IdempotencyKeyReused(
         "this Idempotency-Key was used with another body",
         param="Idempotency-Key",
         suggestion="send a new key for a new request",
     )
+
+
+def _remember(submission: Submission, repeats: Repeats) -> None:
+    """A repeat may follow in the same batch."""
+    scope = submission.idempotency_scope
+    if scope is None:
+        repeats.by_request[submission.identity] = submission.job_id
+    else:
+        repeats.by_key[scope] = (submission.job_id, submission.request_hash)
+
+
+def _allowance(submission: Submission, meter: Meter | None) -> Allowance | None:
+    return None if meter is None else meter.allowance(submission)
 
 
 def _check_meter(submission: Submission, meter: Meter | None) -> GatewayError | None:
@@ -228,7 +281,7 @@ async def _lock(conn: billing.Connection, batch: Sequence[Submission], *, retry:
         accounts=accounts,
         meters=await _lock_meters(conn, metered) if metered else {},
         budgets=budgets,
-        replays=await _find_replays(conn, {s.idempotency_scope for s in batch} - {None}),
+        repeats=await _find_repeats(conn, batch),
         present=await _find_present(conn, batch) if retry else frozenset(),
     )
 
@@ -248,23 +301,16 @@ async def _lock_meters(conn: billing.Connection, key_ids: Iterable[uuid.UUID]) -
     return {row["key_id"]: Meter(**dict(row)) for row in rows}
 
 
-async def _find_replays(
-    conn: billing.Connection, scopes: Iterable[IdempotencyScope | None]
-) -> dict[IdempotencyScope, tuple[uuid.UUID, bytes]]:
-    """Earlier jobs with these keys. Complete, because their accounts are locked by now."""
-    wanted = [scope for scope in scopes if scope is not None]
-    if not wanted:
-        return {}
-    rows = await conn.fetch(
-        """
-        SELECT organization_id, project_id, test, idempotency_key, id, request_hash
-          FROM job
-         WHERE organization_id = ANY($1) AND idempotency_key = ANY($2)
-        """,
-        list({scope[0] for scope in wanted}),
-        list({scope[3] for scope in wanted}),
+async def _find_repeats(conn: billing.Connection, batch: Sequence[Submission]) -> Repeats:
+    """Earlier jobs of the same requests. Complete, because their accounts are locked by now."""
+    return Repeats(
+        by_key=await find_by_key(conn, {scope for s in batch if (scope := s.idempotency_scope)}),
+        by_request=await find_by_request(
+            conn,
+            {s.identity for s in batch if s.is_retry and s.idempotency_key is None},
+            now=batch[-1].created_at,
+        ),
     )
-    return {(row[0], row[1], row[2], row[3]): (row[4], row[5]) for row in rows}
 
 
 async def _find_present(conn: billing.Connection, batch: Sequence[Submission]) -> frozenset[uuid.UUID]:
@@ -335,15 +381,15 @@ async def _insert_jobs(conn: billing.Connection, fresh: Sequence[Submission], tu
         """
         INSERT INTO job (id, organization_id, project_id, key_id, test, model, task, queue, turn, length_ms,
                          request, metadata, warnings, request_hash, idempotency_key, price_version_id,
-                         nano_per_second, held_nano, created_at, run_at, deadline_at)
+                         nano_per_second, held_nano, created_at, run_at, deadline_at, cancel_at, retry_slot)
         SELECT id, o, p, k, test, model, task, queue, turn, length_ms, request::jsonb, metadata::jsonb,
-               warnings::jsonb, hash, ikey, price, nano, held, created, now(), deadline
+               warnings::jsonb, hash, ikey, price, nano, held, created, now(), deadline, cancel, slot
           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bool[], $6::text[], $7::text[],
                       $8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[],
                       $14::bytea[], $15::text[], $16::uuid[], $17::bigint[], $18::bigint[],
-                      $19::timestamptz[], $20::timestamptz[])
+                      $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $22::bigint[])
                AS t (id, o, p, k, test, model, task, queue, turn, length_ms, request, metadata, warnings,
-                     hash, ikey, price, nano, held, created, deadline)
+                     hash, ikey, price, nano, held, created, deadline, cancel, slot)
         """,
         [s.job_id for s in fresh],
         [s.organization_id for s in fresh],
@@ -365,6 +411,8 @@ async def _insert_jobs(conn: billing.Connection, fresh: Sequence[Submission], tu
         [s.hold_nano for s in fresh],
         [s.created_at for s in fresh],
         [s.created_at + DEADLINE for s in fresh],
+        [s.cancel_at for s in fresh],
+        [s.retry_slot for s in fresh],
     )
 
 

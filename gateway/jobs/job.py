@@ -80,10 +80,23 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """True, `best_effort` or False: whether the same seed gives the same sound again."""
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One job as its row stands."""
+class JobState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a job stands: what changes while it waits and runs, and what its place follows from."""
 
     id: uuid.UUID
+    status: JobStatus
+    progress: float
+    fence: int
+    queue: str
+    turn: int | None
+    """None where it was not read back."""
+    length_ms: int
+    started_at: datetime | None
+
+
+class Job(JobState, frozen=True, kw_only=True):
+    """One job as its row stands."""
+
     organization_id: uuid.UUID
     project_id: uuid.UUID | None
     test: bool
@@ -91,8 +104,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     request: GenerationRequest
     metadata: dict[str, str] | None
-    status: JobStatus
-    progress: float
     cancel_requested_at: datetime | None
     created_at: datetime
     completed_at: datetime | None
@@ -127,16 +138,24 @@ _JSON_COLUMNS: Final[dict[str, Any]] = {
     "error": JobError,
     "warnings": tuple[str, ...],
 }
-_DECODERS: Final = {name: msgspec.json.Decoder(type_) for name, type_ in _JSON_COLUMNS.items()}
+_DECODERS: Final = [(name, msgspec.json.Decoder(type_).decode) for name, type_ in _JSON_COLUMNS.items()]
 
 JOB_COLUMNS: Final = ", ".join(Job.__struct_fields__)
+STATE_COLUMNS: Final = ", ".join(JobState.__struct_fields__)
+
+
+def state_from_row(row: Any) -> JobState:
+    """A JobState from a row that begins with STATE_COLUMNS."""
+    values = dict(zip(JobState.__struct_fields__, row, strict=False))
+    values["status"] = JobStatus(values["status"])
+    return JobState(**values)
 
 
 def job_from_row(row: Any) -> Job:
-    """A Job from a row that has JOB_COLUMNS; JSON columns arrive as text."""
-    values = dict(row)
-    for name, decoder in _DECODERS.items():
+    """A Job from a row that begins with JOB_COLUMNS; JSON columns arrive as text."""
+    values = dict(zip(Job.__struct_fields__, row, strict=False))
+    for name, decode in _DECODERS:
         if values[name] is not None:
-            values[name] = decoder.decode(values[name])
+            values[name] = decode(values[name])
     values["status"] = JobStatus(values["status"])
     return Job(**values)

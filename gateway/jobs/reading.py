@@ -4,6 +4,7 @@ A job that the caller may not see does not exist, in the answer as in the query.
 """
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -14,7 +15,16 @@ import billing
 from gateway.auth.principal import Principal
 from gateway.errors import JobAlreadyFinal, JobNotFound
 from gateway.ids import first_id
-from gateway.jobs.job import JOB_COLUMNS, Attempt, Job, JobStatus, job_from_row
+from gateway.jobs.job import (
+    JOB_COLUMNS,
+    STATE_COLUMNS,
+    Attempt,
+    Job,
+    JobState,
+    JobStatus,
+    job_from_row,
+    state_from_row,
+)
 from gateway.jobs.settlement import cancel_queued
 
 MAX_PAGE: Final = 100
@@ -37,6 +47,33 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 20
 
 
+class JobWish(msgspec.Struct, frozen=True):
+    """A job that somebody wants to see."""
+
+    principal: Principal
+    job_id: uuid.UUID
+
+
+async def read_jobs(conn: billing.Connection, wishes: Sequence[JobWish]) -> list[Job | None]:
+    """Many jobs for many callers in one query; None where the caller may see no such job."""
+    rows = await conn.fetch(
+        f"""
+        SELECT {JOB_COLUMNS}, wish
+          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY
+               AS t (wished_id, wished_organization, wished_project, wish)
+          JOIN job ON id = wished_id AND organization_id = wished_organization
+           AND (wished_project IS NULL OR project_id = wished_project)
+        """,  # noqa: S608 - constants
+        [wish.job_id for wish in wishes],
+        [wish.principal.organization_id for wish in wishes],
+        [wish.principal.project_id for wish in wishes],
+    )
+    found: list[Job | None] = [None] * len(wishes)
+    for row in rows:
+        found[row["wish"] - 1] = job_from_row(row)
+    return found
+
+
 async def read_job(conn: billing.Connection, principal: Principal, job_id: uuid.UUID) -> Job:
     """The job. Raises JobNotFound, for foreign ids as for unknown ones."""
     row = await conn.fetchrow(
@@ -48,6 +85,19 @@ async def read_job(conn: billing.Connection, principal: Principal, job_id: uuid.
     if row is None:
         raise JobNotFound("there is no such job")
     return job_from_row(row)
+
+
+async def read_state(conn: billing.Connection, principal: Principal, job_id: uuid.UUID) -> JobState:
+    """Where the job stands, without decoding all of it. Raises JobNotFound like `read_job`."""
+    row = await conn.fetchrow(
+        f"SELECT {STATE_COLUMNS} FROM job WHERE {_VISIBLE} AND id = $3",  # noqa: S608 - constants
+        principal.organization_id,
+        principal.project_id,
+        job_id,
+    )
+    if row is None:
+        raise JobNotFound("there is no such job")
+    return state_from_row(row)
 
 
 async def read_attempts(conn: billing.Connection, job_id: uuid.UUID) -> list[Attempt]:

@@ -1,31 +1,36 @@
 """What a dialect does with jobs: submit, read, list, cancel. One object per process."""
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import asyncpg
 import msgspec
 
 import billing
+from gateway.allowance import Allowance
 from gateway.auth.principal import Principal, Scope
 from gateway.catalog import Model
 from gateway.config_watch import ConfigWatch, RevisionCache
 from gateway.database import DATABASE_ERRORS, Reader
-from gateway.errors import GatewayError, ModelUnavailable
+from gateway.errors import GatewayError, JobNotFound, ModelUnavailable, RequestInProgress
 from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id
 from gateway.jobs.admission import Replayed, Submission, Verdict, admit
 from gateway.jobs.job import Attempt, Job, JobStatus
 from gateway.jobs.lane import Lane
 from gateway.jobs.queue import CHANNEL
-from gateway.jobs.reading import JobFilter, list_jobs, read_attempts, read_job, request_cancel
+from gateway.jobs.reading import JobFilter, JobWish, list_jobs, read_attempts, read_jobs, request_cancel
+from gateway.jobs.replay import IdempotencyScope
 from gateway.routing import queue_for
 
 READS_AT_ONCE: Final = 6
 """Of the pool's connections; the others are for admission, cancellation and keys."""
+IN_PROGRESS_SECONDS: Final = 2.0
+"""A repeat waits this long for the decision on the first request: normally it takes milliseconds."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,13 +43,18 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     metadata: dict[str, str] | None = None
     idempotency_key: str | None = None
+    is_retry: bool = False
+    """The client says that it has sent this before."""
+    cancel_after: timedelta | None = None
+    """Cancel the job then, unless it has ended."""
 
 
 class Submitted(msgspec.Struct, frozen=True):
-    """The job, and whether it existed before."""
+    """The job, whether it existed before, and what the key may still do, if it has limits."""
 
     job: Job
     replayed: bool
+    allowance: Allowance | None
 
 
 class Jobs:
@@ -61,7 +71,9 @@ class Jobs:
         self._reader = Reader(pool, at_once=READS_AT_ONCE)
         self._prices: RevisionCache[None, billing.PriceBook] = RevisionCache(watch, self._load_prices)
         self._lane: Lane[Submission, Verdict] = Lane(self._admit, name="admission", on_batch=on_batch)
+        self._reads: Lane[JobWish, Job | None] = Lane(self._read_batch, name="reading")
         self._wake = Wake(pool)
+        self._undecided: dict[IdempotencyScope, asyncio.Event] = {}
 
     async def submit(self, principal: Principal, order: Order) -> Submitted:
         """Reserve the money and write the job in one commit; the answer may leave only after it.
@@ -71,14 +83,15 @@ class Jobs:
         principal.check_scope(Scope.GENERATE)
         principal.check_model(order.model.id)
         submission = await self._submission(principal, order)
-        verdict = await self._lane.submit(submission)
+        async with self._in_turn(submission.idempotency_scope):
+            verdict = await self._lane.submit(submission)
         if isinstance(verdict, GatewayError):
             raise verdict
         if isinstance(verdict, Replayed):
-            job = await self._reader.run(lambda conn: read_job(conn, principal, verdict.job_id))
-            return Submitted(job, replayed=True)
+            job = await self._find(principal, verdict.job_id)
+            return Submitted(job, replayed=True, allowance=verdict.allowance)
         self._wake.call()
-        return Submitted(_fresh_job(submission, order), replayed=False)
+        return Submitted(_fresh_job(submission, order), replayed=False, allowance=verdict.allowance)
 
     async def price(self, model: Model, organization_id: uuid.UUID) -> billing.Price | None:
         """The price in force for this organization; None if the operator never set one."""
@@ -87,7 +100,7 @@ class Jobs:
     async def read(self, principal: Principal, job_id: uuid.UUID) -> Job:
         """Raises JobNotFound, for foreign ids as for unknown ones."""
         principal.check_scope(Scope.READ)
-        return await self._reader.run(lambda conn: read_job(conn, principal, job_id))
+        return await self._find(principal, job_id)
 
     async def attempts(self, job: Job) -> Sequence[Attempt]:
         """All tries of a job that the caller was allowed to read."""
@@ -114,8 +127,46 @@ class Jobs:
         await self._lane.drain()
         await self._wake.close()
 
+    @contextlib.asynccontextmanager
+    async def _in_turn(self, scope: IdempotencyScope | None) -> AsyncIterator[None]:
+        """Let the first request with an idempotency key be decided before its repeats ask.
+
+        Over several processes the account's lock does the same. Raises RequestInProgress.
+        """
+        if scope is None:
+            yield
+            return
+        if (first := self._undecided.get(scope)) is not None:
+            try:
+                await asyncio.wait_for(first.wait(), IN_PROGRESS_SECONDS)
+            except TimeoutError:
+                raise RequestInProgress(
+                    "the first request with this Idempotency-Key has not been decided yet",
+                    param="Idempotency-Key",
+                    retry_after_seconds=1,
+                ) from None
+            yield
+            return
+        decided = self._undecided[scope] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._undecided[scope]
+            decided.set()
+
     async def _admit(self, batch: Sequence[Submission], retry: bool) -> Sequence[Verdict]:  # noqa: FBT001
         return await admit(self._pool, batch, retry=retry)
+
+    async def _find(self, principal: Principal, job_id: uuid.UUID) -> Job:
+        """Many polls become one query: polling is what clients do most."""
+        job = await self._reads.submit(JobWish(principal, job_id))
+        if job is None:
+            raise JobNotFound("there is no such job")
+        return job
+
+    async def _read_batch(self, wishes: Sequence[JobWish], _: bool) -> Sequence[Job | None]:  # noqa: FBT001
+        async with self._pool.acquire() as conn:
+            return await read_jobs(conn, wishes)
 
     async def _load_prices(self, _: None) -> billing.PriceBook:
         return await self._reader.run(billing.read_price_book)
@@ -125,6 +176,7 @@ class Jobs:
         queue = queue_for(order.model, test=principal.test)
         if price is None:
             raise ModelUnavailable(f"{order.model.id} has no price yet", param="model")
+        now = datetime.now(UTC)
         length_ms = billing.billed_ms(frames=order.request.frames, sample_rate=SAMPLE_RATE)
         return Submission(
             job_id=new_id(),
@@ -141,9 +193,11 @@ class Jobs:
             warnings_json=msgspec.json.encode(order.warnings).decode(),
             request_hash=order.request_hash,
             idempotency_key=order.idempotency_key,
+            is_retry=order.is_retry,
             price=price,
             hold_nano=0 if principal.test else price.cost_nano(length_ms),
-            created_at=datetime.now(UTC),
+            created_at=now,
+            cancel_at=None if order.cancel_after is None else now + order.cancel_after,
             requests_per_minute=principal.requests_per_minute,
             max_open_jobs=principal.max_open_jobs,
             has_budget=principal.has_budget,
@@ -188,6 +242,13 @@ def _fresh_job(submission: Submission, order: Order) -> Job:
     """The row that was just committed, without reading it back."""
     return Job(
         id=submission.job_id,
+        status=JobStatus.QUEUED,
+        progress=0.0,
+        fence=0,
+        queue=submission.queue,
+        turn=None,
+        length_ms=submission.length_ms,
+        started_at=None,
         organization_id=submission.organization_id,
         project_id=submission.project_id,
         test=submission.test,
@@ -195,8 +256,6 @@ def _fresh_job(submission: Submission, order: Order) -> Job:
         task=submission.task,
         request=order.request,
         metadata=order.metadata,
-        status=JobStatus.QUEUED,
-        progress=0.0,
         cancel_requested_at=None,
         created_at=submission.created_at,
         completed_at=None,

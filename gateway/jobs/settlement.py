@@ -88,6 +88,25 @@ async def cancel_queued(conn: billing.Connection, job_id: uuid.UUID) -> bool:
     return bool(rows)
 
 
+async def cancel_due(pool: "asyncpg.Pool[asyncpg.Record]") -> int:
+    """Cancel jobs whose time, set at submit, is over: queued ones now, running ones by their workers."""
+    async with pool.acquire() as conn, conn.transaction():
+        due = await conn.fetch(
+            """
+            WITH due AS (
+                SELECT id FROM job
+                 WHERE cancel_at < now() AND cancel_requested_at IS NULL AND completed_at IS NULL
+                 ORDER BY cancel_at LIMIT 100 FOR UPDATE SKIP LOCKED
+            )
+            UPDATE job SET cancel_requested_at = now() FROM due WHERE job.id = due.id RETURNING job.id
+            """
+        )
+        if due:
+            rows = await _lock_jobs(conn, [row["id"] for row in due], state="queued")
+            await _end_without_music(conn, {row.id: CANCELLED for row in rows}, rows)
+    return len(due)
+
+
 async def end_hopeless(pool: "asyncpg.Pool[asyncpg.Record]") -> int:
     """Fail jobs that killed their workers too often, were cancelled meanwhile, or are past their deadline."""
     async with pool.acquire() as conn, conn.transaction():

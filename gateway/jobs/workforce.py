@@ -1,4 +1,4 @@
-"""Which workers are there: for readiness, not for leases - those stand on the jobs themselves."""
+"""Which workers are there: for readiness and forecasts, not for leases, which stand on the jobs."""
 
 import uuid
 from collections.abc import Sequence
@@ -8,18 +8,23 @@ import billing
 
 GONE_SECONDS: Final = 60
 """A restart of the only worker must not make the gateway look broken: its jobs wait safely."""
+ALIVE_SECONDS: Final = 10
+"""Whoever was not seen for so long is not counted on: its leases have lapsed too."""
 
 
-async def note_alive(conn: billing.Connection, worker_id: uuid.UUID, queues: Sequence[str]) -> None:
-    """This worker is there; rows of workers that are not are removed."""
+async def note_alive(
+    conn: billing.Connection, worker_id: uuid.UUID, queues: Sequence[str], *, capacity: int
+) -> None:
+    """This worker is there and takes up to `capacity` jobs at once; rows of workers that left are removed."""
     await conn.execute(
         """
-        WITH gone AS (DELETE FROM worker WHERE seen_at < now() - make_interval(secs => $3))
-        INSERT INTO worker (id, queues) VALUES ($1, $2)
+        WITH gone AS (DELETE FROM worker WHERE seen_at < now() - make_interval(secs => $4))
+        INSERT INTO worker (id, queues, capacity) VALUES ($1, $2, $3)
         ON CONFLICT (id) DO UPDATE SET seen_at = now()
         """,
         worker_id,
         queues,
+        capacity,
         GONE_SECONDS,
     )
 

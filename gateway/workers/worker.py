@@ -18,12 +18,12 @@ from gateway.ids import new_id
 from gateway.jobs import queue, settlement, workforce
 from gateway.jobs.lane import Lane
 from gateway.jobs.queue import Claim
+from gateway.jobs.reaper import reap_forever
 from gateway.workers.delivery import Delivery
 from gateway.workers.performance import Active, AttemptFailed, LeaseLost, Performer
 
 POLL_SECONDS: Final = 1.0
 """A lost wake-up call costs this much, not a job."""
-REAP_SECONDS: Final = 1.0
 DRAIN_SECONDS: Final = 20.0
 
 Connect = Callable[[], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
@@ -57,7 +57,7 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then finish or hand over what is under way."""
         async with self._pool.acquire() as conn:
-            await workforce.note_alive(conn, self.id, self._backend.queues)
+            await workforce.note_alive(conn, self.id, self._backend.queues, capacity=self._capacity)
         log.info("worker.started", worker=self.id.hex, queues=self._backend.queues)
         stopped = asyncio.create_task(stop.wait())
         beating = asyncio.create_task(self._beat_forever())
@@ -195,7 +195,7 @@ class Worker:
         try:
             async with self._pool.acquire() as conn, conn.transaction():
                 await conn.execute("SET LOCAL synchronous_commit = off")
-                await workforce.note_alive(conn, self.id, self._backend.queues)
+                await workforce.note_alive(conn, self.id, self._backend.queues, capacity=self._capacity)
                 alive = await queue.beat(conn, beats) if beats else {}
         except DATABASE_ERRORS as error:
             log.warning("worker.beat_failed", error=type(error).__name__)
@@ -207,18 +207,7 @@ class Worker:
                 active.cancel_wanted = alive.get(beat.job_id, False)
 
     async def _reap_forever(self) -> None:
-        while True:
-            await asyncio.sleep(REAP_SECONDS)
-            try:
-                async with self._pool.acquire() as conn:
-                    back = await queue.take_back_lapsed(conn)
-                hopeless = await settlement.end_hopeless(self._pool)
-            except DATABASE_ERRORS as error:
-                log.warning("worker.reap_failed", error=type(error).__name__)
-                continue
-            if back or hopeless:
-                log.warning("worker.took_back", queued_again=back, failed=hopeless)
-                self._wake.set()
+        await reap_forever(self._pool, on_change=self._wake.set)
 
     async def _listen_forever(self) -> None:
         """Wake up on NOTIFY; while there is no connection, polling alone does it."""

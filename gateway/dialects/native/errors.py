@@ -10,6 +10,7 @@ from litestar.exceptions import HTTPException
 from litestar.response import Response as LitestarResponse
 
 from gateway.database import DATABASE_ERRORS, is_lost_connection
+from gateway.dialects.native.answers import rate_limit_headers
 from gateway.errors import (
     FileGone,
     Forbidden,
@@ -67,26 +68,42 @@ class ErrorEnvelope(msgspec.Struct, kw_only=True):
 
 def render_error(request: AnyRequest, error: GatewayError) -> Response[ErrorEnvelope]:
     """The envelope, and the headers that keep well-made clients from retrying in vain."""
+    return LitestarResponse(
+        error_envelope(error, request.scope["state"].get("request_id", "")),
+        status_code=error.status,
+        headers=error_headers(error),
+    )
+
+
+def error_headers(error: GatewayError) -> dict[str, str]:
+    """What clients act on without reading the body."""
     headers = {}
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)
     if not error.retryable:
         headers["x-should-retry"] = "false"
+    headers.update((name.decode(), value.decode()) for name, value in rate_limit_headers(error.allowance))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    body = ErrorBody(
-        message=error.message,
-        type=error.type,
-        param=error.param,
-        code=error.code,
-        suggestion=error.suggestion,
-        charged=False,
-        retryable=error.retryable,
-        request_id=request.scope["state"].get("request_id", ""),
-        doc_url=f"{DOC_PATH}#{error.code}",
-        **error.details,
+    return headers
+
+
+def error_envelope(error: GatewayError, request_id: str) -> ErrorEnvelope:
+    """The body of every error answer."""
+    return ErrorEnvelope(
+        error=ErrorBody(
+            message=error.message,
+            type=error.type,
+            param=error.param,
+            code=error.code,
+            suggestion=error.suggestion,
+            charged=False,
+            retryable=error.retryable,
+            request_id=request_id,
+            doc_url=f"{DOC_PATH}#{error.code}",
+            **error.details,
+        )
     )
-    return LitestarResponse(ErrorEnvelope(error=body), status_code=error.status, headers=headers)
 
 
 def handle_gateway_error(request: AnyRequest, error: GatewayError) -> Response[ErrorEnvelope]:

@@ -10,12 +10,13 @@ import msgspec
 
 import billing
 from gateway.generation import ResponseFormat
+from gateway.jobs.forecast import Forecast
 from gateway.jobs.job import FINAL, Attempt, Job, JobResult, JobStatus, Track
 from gateway.signed_urls import UrlSigner
 from gateway.storage import AudioStore, ObjectMissing
 
 LINK_LIFETIME: Final = timedelta(days=7)
-_PUBLIC_STATUS: Final = {JobStatus.CANCELED: JobStatus.FAILED}
+_PUBLIC_STATUS: Final = {status: status.value for status in JobStatus} | {JobStatus.CANCELED: "failed"}
 """Clients of this dialect loop until `completed` or `failed`: there is no third final word."""
 
 
@@ -111,22 +112,28 @@ class JobView(msgspec.Struct, kw_only=True):
 class JobRenderer:
     """Renders jobs with links that carry their own permission."""
 
-    def __init__(self, *, store: AudioStore, signer: UrlSigner, public_url: str | None) -> None:
+    def __init__(
+        self, *, store: AudioStore, signer: UrlSigner, forecast: Forecast, public_url: str | None
+    ) -> None:
         self._store = store
         self._signer = signer
+        self._forecast = forecast
         self._public_url = public_url
 
     async def view(
         self, job: Job, *, origin: str, attempts: Sequence[Attempt] | None = None, inline: bool = True
     ) -> JobView:
         """The job object; `inline=False` leaves base64 audio out, for lists."""
+        outlook = await self._forecast.outlook(job)
         return JobView(
             job_id=job.id.hex,
             id=job.id.hex,
             model=job.model,
             task=job.task,
-            status=_PUBLIC_STATUS.get(job.status, job.status).value,
+            status=public_status(job.status),
             progress=round(job.progress, 4),
+            queue_position=outlook.queue_position,
+            eta_seconds=outlook.eta_seconds,
             created_at=iso(job.created_at),
             completed_at=_iso_or_none(job.completed_at),
             expires_at=_iso_or_none(job.expires_at),
@@ -180,6 +187,11 @@ class JobRenderer:
         return await asyncio.to_thread(lambda: base64.b64encode(b"".join(chunks)).decode())
 
 
+def public_status(status: JobStatus) -> str:
+    """The word of this dialect."""
+    return _PUBLIC_STATUS[status]
+
+
 def cost_view(job: Job) -> CostView:
     """What the job has cost, or may cost while it runs."""
     return CostView(
@@ -193,7 +205,7 @@ def cost_view(job: Job) -> CostView:
 
 def iso(moment: datetime) -> str:
     """2026-11-21T01:35:35.525Z"""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def _iso_or_none(moment: datetime | None) -> str | None:

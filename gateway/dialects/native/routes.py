@@ -1,33 +1,33 @@
 """Our own API at the root: generations, jobs, models, balance, key."""
 
 import hashlib
-import re
 import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
 from litestar import Response, Router, delete, get, post
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 
 import billing
 from gateway.auth.principal import Scope
 from gateway.catalog import Catalog
+from gateway.dialects.native.answers import Answer, rate_limit_headers
 from gateway.dialects.native.body import GenerationBody
 from gateway.dialects.native.documents import ERRORS, SUBMIT_ERRORS
-from gateway.dialects.native.guarding import GatewayRequest, require_key
+from gateway.dialects.native.events import stream_events
+from gateway.dialects.native.guarding import GatewayRequest, known_job_id, origin, require_key
 from gateway.dialects.native.models import ModelList, ModelView, model_view
 from gateway.dialects.native.render import JobView
+from gateway.dialects.native.submit_headers import SubmitOperation, read_submit_headers
 from gateway.dialects.native.validation import check_body, check_metadata
-from gateway.errors import InvalidRequest, JobNotFound, ModelNotFound
+from gateway.errors import InvalidRequest, ModelNotFound
 from gateway.ids import parse_id
 from gateway.jobs.job import JobStatus
 from gateway.jobs.reading import MAX_PAGE, JobFilter
 from gateway.jobs.service import Order
 
-MAX_IDEMPOTENCY_KEY_CHARACTERS: Final = 255
-_PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
 _STATUSES: Final = {
     "queued": (JobStatus.QUEUED,),
     "processing": (JobStatus.PROCESSING,),
@@ -74,30 +74,23 @@ class KeyView(msgspec.Struct, kw_only=True):
     status_code=HTTP_202_ACCEPTED,
     summary="Generate music",
     responses=SUBMIT_ERRORS,
+    operation_class=SubmitOperation,
     scope=Scope.GENERATE,
 )
-async def create_generation(
-    request: GatewayRequest,
-    data: JSONBody[GenerationBody],
-    given_key: Annotated[
-        str | None,
-        HeaderParameter(
-            name="Idempotency-Key",
-            description="1 to 255 printable ASCII characters of your choice; with the same key, "
-            "the same body is one job, however often it is sent.",
-        ),
-    ] = None,
-) -> Response[JobView]:
+async def create_generation(request: GatewayRequest, data: JSONBody[GenerationBody]) -> Response[JobView]:
     """Generate music.
 
     The money for the longest possible result is reserved and the job is stored before the answer
-    leaves; poll `Location` until the status is `completed` or `failed`. Only delivered seconds are
-    charged. Send `Idempotency-Key` to be safe against sending twice.
+    leaves; poll `Location` until the status is `completed` or `failed`, follow its events, or ask for
+    `Prefer: wait=N`. Only delivered seconds are charged. Send `Idempotency-Key` to be safe against
+    sending twice.
     """
-    model = request.desk.catalog.find(data.model)
+    asked = read_submit_headers(request)
+    desk = request.desk
+    model = desk.catalog.find(data.model)
     checked = check_body(data, model)
     check_metadata(data.metadata)
-    submitted = await request.desk.jobs.submit(
+    submitted = await desk.jobs.submit(
         request.auth,
         Order(
             model=model,
@@ -105,28 +98,30 @@ async def create_generation(
             request_hash=hashlib.sha256(b"/v1/audio/generations\n" + await request.body()).digest(),
             warnings=checked.warnings,
             metadata=data.metadata,
-            idempotency_key=idempotency_key(given_key),
+            idempotency_key=asked.idempotency_key,
+            is_retry=asked.is_retry,
+            cancel_after=asked.cancel_after,
         ),
     )
     job = submitted.job
-    headers = {"location": f"/v1/jobs/{job.id.hex}"}
+    headers = rate_limit_headers(submitted.allowance)
+    headers.append((b"location", b"/v1/jobs/" + job.id.hex.encode()))
     if submitted.replayed:
-        headers["idempotent-replayed"] = "true"
-    return Response(
-        await request.desk.renderer.view(job, origin=origin(request)), headers=headers, status_code=202
-    )
+        headers.append((b"idempotent-replayed", b"true"))
+    view = await desk.renderer.view(job, origin=origin(request))
+    return Answer(view, status=HTTP_202_ACCEPTED, headers=headers)
 
 
 @get("/jobs/{job_id:str}", summary="Read a job", responses=ERRORS)
 async def read_job(
     request: GatewayRequest, job_id: FromPath[str], include: FromQuery[str | None] = None
-) -> JobView:
+) -> Response[JobView]:
     """One job. `include=attempts` adds every try at a backend."""
     if include not in {None, "attempts"}:
         raise InvalidRequest("include must be attempts", param="include", suggestion="attempts")
-    job = await request.desk.jobs.read(request.auth, _job_id(job_id))
+    job = await request.desk.jobs.read(request.auth, known_job_id(job_id))
     attempts = await request.desk.jobs.attempts(job) if include else None
-    return await request.desk.renderer.view(job, origin=origin(request), attempts=attempts)
+    return Answer(await request.desk.renderer.view(job, origin=origin(request), attempts=attempts))
 
 
 @get("/jobs", summary="List jobs", responses=ERRORS)
@@ -165,7 +160,7 @@ async def list_jobs(
 )
 async def cancel_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
     """End a job. A queued one ends now; a running one as soon as its worker can stop. Never charged."""
-    job = await request.desk.jobs.cancel(request.auth, _job_id(job_id))
+    job = await request.desk.jobs.cancel(request.auth, known_job_id(job_id))
     return await request.desk.renderer.view(job, origin=origin(request))
 
 
@@ -178,7 +173,7 @@ async def cancel_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
 )
 async def delete_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
     """The same as `POST /v1/jobs/{job_id}/cancel`."""
-    job = await request.desk.jobs.cancel(request.auth, _job_id(job_id))
+    job = await request.desk.jobs.cancel(request.auth, known_job_id(job_id))
     return await request.desk.renderer.view(job, origin=origin(request))
 
 
@@ -234,6 +229,7 @@ router: Final = Router(
     route_handlers=[
         create_generation,
         read_job,
+        stream_events,
         list_jobs,
         cancel_job,
         delete_job,
@@ -247,39 +243,6 @@ router: Final = Router(
     request_class=GatewayRequest,
     security=[{"bearer": []}, {"x-api-key": []}],
 )
-
-
-def idempotency_key(header: str | None) -> str | None:
-    """The key, bare or quoted as the IETF draft has it; raises InvalidRequest if it cannot be one."""
-    if header is None:
-        return None
-    key = header.strip()
-    if len(key) >= 2 and key[0] == key[-1] == '"':
-        key = key[1:-1]
-    if not _PRINTABLE.fullmatch(key) or len(key) > MAX_IDEMPOTENCY_KEY_CHARACTERS:
-        raise InvalidRequest(
-            f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters",
-            param="Idempotency-Key",
-            suggestion="a UUID",
-        )
-    return key
-
-
-def origin(request: GatewayRequest) -> str:
-    """Scheme and host that the request came to, as the client wrote them.
-
-    Nothing is parsed: it is asked for after the commit, where nothing may fail any more.
-    """
-    server = request.scope.get("server") or ("localhost", None)
-    host = request.headers.get("host") or ":".join(str(part) for part in server if part is not None)
-    return f"{request.scope['scheme']}://{host}"
-
-
-def _job_id(text: str) -> uuid.UUID:
-    job_id = parse_id(text)
-    if job_id is None:
-        raise JobNotFound("there is no such job")
-    return job_id
 
 
 def _cursor(text: str | None) -> uuid.UUID | None:

@@ -40,7 +40,7 @@ async def worker(installation: Installation) -> AsyncIterator[None]:
     """Somebody who renders, as far as readiness can see."""
     worker_id = new_id()
     async with installation.live.pool.acquire() as conn:
-        await note_alive(conn, worker_id, ["sandbox"])
+        await note_alive(conn, worker_id, ["sandbox"], capacity=1)
     yield
     async with installation.live.pool.acquire() as conn:
         await note_left(conn, worker_id)
@@ -72,11 +72,12 @@ async def test_without_our_schema_it_is_not_ready(installation: Installation) ->
     finally:
         await pool.execute("ALTER TABLE away RENAME TO alembic_version")
     assert (status, "antiphon migrate" in checks["database"]) == (503, True)
+    revision = await pool.fetchval("SELECT version_num FROM alembic_version")
     await pool.execute("UPDATE alembic_version SET version_num = '9999'")
     try:
         status, checks = await readiness(installation)
     finally:
-        await pool.execute("UPDATE alembic_version SET version_num = '0001'")
+        await pool.execute("UPDATE alembic_version SET version_num = $1", revision)
     assert (status, "newer" in checks["database"]) == (503, True)
 
 

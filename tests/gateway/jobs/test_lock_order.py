@@ -77,7 +77,7 @@ async def test_a_batch_of_ends_locks_accounts_like_an_admission(bench: Workbench
         admit(bench.pool, batch, retry=False),
     )
     assert [end.won for end in ended] == [True, True]
-    assert admitted == [Admitted(submission.job_id) for submission in batch]
+    assert [(type(verdict), verdict.job_id) for verdict in admitted] == [(Admitted, s.job_id) for s in batch]
     assert await violations(database) == []
 
 
@@ -101,7 +101,7 @@ async def test_a_batch_of_ends_locks_meters_like_an_admission(bench: Workbench, 
         settlement.finish(bench.pool, endings, retry=False),
     )
     assert [end.won for end in ended] == [True, True]
-    assert admitted == [Admitted(submission.job_id) for submission in batch]
+    assert [(type(verdict), verdict.job_id) for verdict in admitted] == [(Admitted, s.job_id) for s in batch]
     assert await violations(database) == []
 
 
