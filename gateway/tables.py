@@ -186,6 +186,8 @@ job = Table(
     ),
     Index("ix_job_organization_id_id", "organization_id", "id"),
     Index("ix_job_organization_id_status_id", "organization_id", "status", "id"),
+    Index("ix_job_organization_id_model_id", "organization_id", "model", "id"),
+    Index("ix_job_project_id_id", "project_id", "id", postgresql_where=text("project_id IS NOT NULL")),
     Index(
         "uq_job_idempotency_key",
         "organization_id",

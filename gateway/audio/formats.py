@@ -4,6 +4,8 @@ The tables follow what the encoders make exactly. LAME snaps any other bitrate t
 word, and Vorbis refuses outside its managed range, so a wish is checked here and never passed on in hope.
 """
 
+import functools
+from bisect import bisect
 from enum import StrEnum
 
 import msgspec
@@ -93,6 +95,7 @@ MASTER = Encoding(
 _WAV = msgspec.structs.replace(MASTER, format=AudioFormat.WAV, bits_per_sample=16)
 
 
+@functools.lru_cache(maxsize=512)
 def resolve_encoding(audio_format: AudioFormat, settings: AudioSettings | None) -> Encoding:
     """The file that these wishes order.
 
@@ -138,11 +141,17 @@ def _one_of(field: str, wish: int | None, legal: tuple[int, ...], default: int, 
         return default
     if wish in legal:
         return wish
-    below = [value for value in legal if value < wish][-1:]
-    above = [value for value in legal if value > wish][:1]
-    nearest = (*below, *above)
-    whole = tuple(range(legal[0], legal[-1] + 1))
-    choice = f"{legal[0]} to {legal[-1]}" if len(legal) > 2 and legal == whole else ", ".join(map(str, legal))
+    whole_range = len(legal) > 2 and legal == tuple(range(legal[0], legal[-1] + 1))
+    nearest = _nearest(wish, legal, whole_range=whole_range)
+    choice = f"{legal[0]} to {legal[-1]}" if whole_range else ", ".join(map(str, legal))
     hint = " or ".join(map(str, nearest))
     message = f"audio_settings.{field}={wish} is not offered for {kind}: {choice}. Nearest: {hint}"
     raise UnsupportedEncoding(f"audio_settings.{field}", message, nearest)
+
+
+def _nearest(wish: int, legal: tuple[int, ...], *, whole_range: bool) -> tuple[int, ...]:
+    """The neighbours on both sides; beyond an end the last two, of a range of all whole numbers the end."""
+    if whole_range:
+        return (min(max(wish, legal[0]), legal[-1]),)
+    place = min(max(bisect(legal, wish), 1), len(legal) - 1)
+    return legal[place - 1 : place + 1]

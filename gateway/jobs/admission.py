@@ -36,8 +36,8 @@ DEADLINE: Final = timedelta(hours=24)
 """A job that is not finished by then ends as `timeout`, uncharged."""
 
 
-class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """One request, checked and priced, ready to be written."""
+class Submission(msgspec.Struct, kw_only=True):
+    """One request, checked and priced, ready to be written; nothing of it changes but `turn`."""
 
     job_id: uuid.UUID
     organization_id: uuid.UUID
@@ -48,6 +48,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     queue: str
     length_ms: int
+    turn: int | None = None
+    """Its place in the fair order, given when it is written."""
     request_json: str
     metadata_json: str | None
     warnings_json: str
@@ -319,7 +321,8 @@ async def _find_present(conn: billing.Connection, batch: Sequence[Submission]) -
 
 
 async def _write(conn: billing.Connection, fresh: Sequence[Submission], locked: Locked) -> None:
-    await _insert_jobs(conn, fresh, await _take_turns(conn, fresh))
+    await _take_turns(conn, fresh)
+    await _insert_jobs(conn, fresh)
     paid = [s for s in fresh if not s.test]
     if paid:
         await billing.write_holds(
@@ -345,7 +348,7 @@ def _hold(submission: Submission, locked: Locked) -> billing.Hold:
     )
 
 
-async def _take_turns(conn: billing.Connection, fresh: Sequence[Submission]) -> list[int]:
+async def _take_turns(conn: billing.Connection, fresh: Sequence[Submission]) -> None:
     """Fair order (start-time fair queueing over milliseconds of audio).
 
     A job starts its turn where its organization's last job ends, finished or not, but not before the
@@ -368,15 +371,13 @@ async def _take_turns(conn: billing.Connection, fresh: Sequence[Submission]) -> 
         [pair[1] for pair in pairs],
     )
     ends = {(row[0], row[1]): max(row["front"] or 0, row["tail"] or 0) for row in rows}
-    turns = []
     for submission in fresh:
         pair = (submission.organization_id, submission.queue)
-        turns.append(ends[pair])
+        submission.turn = ends[pair]
         ends[pair] += submission.length_ms
-    return turns
 
 
-async def _insert_jobs(conn: billing.Connection, fresh: Sequence[Submission], turns: Sequence[int]) -> None:
+async def _insert_jobs(conn: billing.Connection, fresh: Sequence[Submission]) -> None:
     await conn.execute(
         """
         INSERT INTO job (id, organization_id, project_id, key_id, test, model, task, queue, turn, length_ms,
@@ -399,7 +400,7 @@ async def _insert_jobs(conn: billing.Connection, fresh: Sequence[Submission], tu
         [s.model for s in fresh],
         [s.task for s in fresh],
         [s.queue for s in fresh],
-        turns,
+        [s.turn for s in fresh],
         [s.length_ms for s in fresh],
         [s.request_json for s in fresh],
         [s.metadata_json for s in fresh],

@@ -246,7 +246,7 @@ def _fresh_job(submission: Submission, order: Order) -> Job:
         progress=0.0,
         fence=0,
         queue=submission.queue,
-        turn=None,
+        turn=submission.turn,
         length_ms=submission.length_ms,
         started_at=None,
         organization_id=submission.organization_id,

@@ -1,7 +1,7 @@
 """From a decoded body to a GenerationRequest: the model's ranges and defaults, every error by name."""
 
 import difflib
-import secrets
+import random
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Final, TypeVar
@@ -129,7 +129,7 @@ def _frames(seconds: float | None, model: Model) -> int:
 
 def _seed(value: int | None) -> int:
     if value is None or value == RANDOM_SEED:
-        return secrets.randbelow(MAX_SEED + 1)
+        return random.getrandbits(MAX_SEED.bit_length())
     checked = _within("seed", value, 0, MAX_SEED)
     return value if checked is None else checked
 
