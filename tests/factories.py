@@ -96,6 +96,7 @@ def new_order(
     seconds: float = 10,
     prompt: str = "a song",
     idempotency_key: str | None = None,
+    is_retry: bool = False,
     body: bytes | None = None,
 ) -> Order:
     """A checked request for the sandbox; `body` stands for route and body in its hash."""
@@ -105,6 +106,7 @@ def new_order(
         request=request,
         request_hash=(body or secrets.token_bytes(8)).ljust(32, b"."),
         idempotency_key=idempotency_key,
+        is_retry=is_retry,
     )
 
 

@@ -28,6 +28,7 @@ from gateway.errors import (
     InsufficientCredits,
     JobAlreadyFinal,
 )
+from gateway.jobs import settlement
 from gateway.jobs.queue import MAX_ATTEMPTS, Claim
 from gateway.jobs.service import Jobs
 from tests.factories import NANO_PER_SECOND, new_customer, new_key, new_order, open_shop, violations
@@ -63,6 +64,8 @@ class JobMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.model: dict[uuid.UUID, ModelJob] = {}
         self.replays: dict[str, tuple[uuid.UUID, int]] = {}
+        self.sent: dict[tuple[int, int], uuid.UUID] = {}
+        """The newest job by API key and body, of those without an idempotency key."""
         self.claims: list[Claim] = []
         self.price = NANO_PER_SECOND
         self.posted = CREDIT
@@ -101,20 +104,23 @@ class JobMachine(RuleBasedStateMachine):
         key=st.integers(0, 1),
         seconds=st.sampled_from([5, 10, 60]),
         idempotency_key=st.none() | st.sampled_from(["one", "two"]),
+        is_retry=st.booleans(),
     )
-    def submit(self, key: int, seconds: int, idempotency_key: str | None) -> None:
-        self.runner.run(self._submit(key, seconds, idempotency_key))
+    def submit(self, key: int, seconds: int, idempotency_key: str | None, *, is_retry: bool) -> None:
+        self.runner.run(self._submit(key, seconds, idempotency_key, is_retry=is_retry))
 
-    async def _submit(self, key: int, seconds: int, idempotency_key: str | None) -> None:
-        order = new_order(seconds=seconds, idempotency_key=idempotency_key, body=b"%d" % seconds)
+    async def _submit(self, key: int, seconds: int, idempotency_key: str | None, *, is_retry: bool) -> None:
+        order = new_order(
+            seconds=seconds, idempotency_key=idempotency_key, is_retry=is_retry, body=b"%d" % seconds
+        )
         submission = self.bench.jobs.submit(self.keys[key], order)
-        refusal = self._refusal(key, seconds, idempotency_key)
+        known = self._known(key, seconds, idempotency_key, is_retry=is_retry)
+        refusal = self._refusal(key, seconds, known)
         if refusal is not None:
             with pytest.raises(refusal):
                 await submission
             return
         submitted = await submission
-        known = self.replays.get(idempotency_key or "")
         assert submitted.replayed == (known is not None)
         if known is not None:
             assert submitted.job.id == known[0]
@@ -123,15 +129,42 @@ class JobMachine(RuleBasedStateMachine):
         self.model[submitted.job.id] = job
         if idempotency_key is not None:
             self.replays[idempotency_key] = (submitted.job.id, seconds)
+        else:
+            self.sent[key, seconds] = submitted.job.id
 
-    def _refusal(self, key: int, seconds: int, idempotency_key: str | None) -> type[Exception] | None:
-        known = self.replays.get(idempotency_key or "")
+    def _known(
+        self, key: int, seconds: int, idempotency_key: str | None, *, is_retry: bool
+    ) -> tuple[uuid.UUID, int] | None:
+        """The job that this is a repeat of, and the length that was ordered then."""
+        if idempotency_key is not None:
+            return self.replays.get(idempotency_key)
+        if is_retry and (key, seconds) in self.sent:
+            return self.sent[key, seconds], seconds
+        return None
+
+    def _refusal(self, key: int, seconds: int, known: tuple[uuid.UUID, int] | None) -> type[Exception] | None:
         if known is not None:
             return None if known[1] == seconds else IdempotencyKeyReused
         unfinished = [job for job in self.model.values() if job.status in {"queued", "processing"}]
         if key == 1 and sum(job.key == 1 for job in unfinished) >= MAX_OPEN:
             return ConcurrencyLimitExceeded
         return InsufficientCredits if seconds * self.price > self.posted - self._held() else None
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def let_the_time_pass(self, data: st.DataObject) -> None:
+        """A job was to be cancelled by now, unless it had ended."""
+        job_id = data.draw(st.sampled_from(list(self.model)))
+        self.runner.run(self._cancel_in_time(job_id))
+        job = self.model[job_id]
+        if job.status in {"queued", "processing"}:
+            job.cancel = True
+        if job.status == "queued":
+            job.status = "canceled"
+
+    async def _cancel_in_time(self, job_id: uuid.UUID) -> None:
+        await self.pool.execute("UPDATE job SET cancel_at = now() - interval '1 s' WHERE id = $1", job_id)
+        await settlement.cancel_due(self.pool)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
