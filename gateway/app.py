@@ -50,7 +50,13 @@ def create_app(live: Live) -> Litestar:
         plugins=[BodySchemas()],
         on_app_init=[_quiet],
     )
-    app.state["desk"] = Desk(keys=live.keys, jobs=live.jobs, catalog=live.catalog, renderer=live.renderer)
+    app.state["desk"] = Desk(
+        keys=live.keys,
+        jobs=live.jobs,
+        catalog=live.catalog,
+        renderer=live.renderer,
+        job_watch=live.job_watch,
+    )
     # Around the router, not inside it as middleware: what has no route is answered and counted too.
     app.asgi_handler = ObserveRequests(app.asgi_handler, metrics=live.metrics)
     return app

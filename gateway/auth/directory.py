@@ -13,8 +13,8 @@ import billing
 from gateway.auth.keys import SHOWN_CHARACTERS, Pepper, derive_pepper, digest, generate_key, is_well_formed
 from gateway.auth.principal import Principal, Scope
 from gateway.config_watch import ConfigWatch, RevisionCache, bump_revision
-from gateway.database import Reader
-from gateway.errors import InvalidApiKey, InvalidRequest, MissingApiKey, NotFound
+from gateway.database import DATABASE_ERRORS, Reader
+from gateway.errors import ClientError, InvalidApiKey, InvalidRequest, MissingApiKey, NotFound
 from gateway.ids import new_id
 
 READS_AT_ONCE: Final = 2
@@ -39,6 +39,7 @@ class KeyDirectory:
     def __init__(self, *, pool: "asyncpg.Pool[asyncpg.Record]", watch: ConfigWatch, secret_key: str) -> None:
         self._reader = Reader(pool, at_once=READS_AT_ONCE)
         self._pepper = derive_pepper(secret_key)
+        self._watch = watch
         self._cache: RevisionCache[str, Principal] = RevisionCache(watch, self._load)
 
     async def authenticate(self, key: str | None, *, client_host: str | None) -> Principal:
@@ -48,6 +49,18 @@ class KeyDirectory:
         principal = await self._cache.get(key)
         principal.check_usable(now=datetime.now(UTC), client_host=client_host)
         return principal
+
+    async def still_opens(self, key: str | None, *, client_host: str | None, scope: Scope) -> bool:
+        """Whether a key that was accepted before would be again; yes, while that cannot be looked up."""
+        if not self._watch.is_fresh:
+            return True
+        try:
+            (await self.authenticate(key, client_host=client_host)).check_scope(scope)
+        except ClientError:
+            return False
+        except DATABASE_ERRORS:
+            return True
+        return True
 
     async def _load(self, key: str) -> Principal:
         """From the database; only principals are cached, so that nobody fills the cache with guesses."""

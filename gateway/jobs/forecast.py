@@ -37,6 +37,40 @@ RECENCY: Final = 0.95
 _KEY_BYTES: Final = 24
 _WORK_BYTES: Final = 8
 
+_SURVEY: Final = """
+    WITH first AS (
+        SELECT turn, id, length_ms FROM job
+         WHERE status = 'queued' AND queue = $1 ORDER BY turn, id LIMIT $2
+    ), line AS (
+        SELECT turn, id, sum(length_ms) OVER (ORDER BY turn, id ROWS UNBOUNDED PRECEDING)::bigint
+                   AS work_ms
+          FROM first
+    ), packed AS (
+        SELECT coalesce(string_agg(int8send(turn) || uuid_send(id), ''::bytea ORDER BY turn, id), '')
+                   AS keys,
+               coalesce(string_agg(int8send(work_ms), ''::bytea ORDER BY turn, id), '') AS work
+          FROM line
+    ), running AS (
+        SELECT count(*)::int AS running, coalesce(sum((1 - progress) * length_ms), 0) AS running_ms
+          FROM job WHERE status = 'processing' AND queue = $1
+    ), latest AS (
+        SELECT status, length_ms, completed_at - started_at AS took,
+               power($4::float8, row_number() OVER (ORDER BY started_at DESC, turn DESC)) AS weight
+          FROM (SELECT status, length_ms, started_at, completed_at, turn FROM job
+                 WHERE started_at IS NOT NULL AND queue = $1
+                 ORDER BY started_at DESC, turn DESC LIMIT $3) AS j
+    ), pace AS (
+        SELECT sum(weight * extract(epoch FROM took) * 1000) / nullif(sum(weight * length_ms), 0) AS pace
+          FROM latest WHERE status = 'completed'
+    ), slots AS (
+        SELECT coalesce(sum(capacity), 0)::int AS slots FROM worker
+         WHERE $1 = ANY(queues) AND seen_at > now() - make_interval(secs => $5)
+    )
+    SELECT now() AS taken_at, keys, work, running, running_ms, slots, pace
+      FROM packed, running, pace, slots
+"""
+"""One index probe each for queue and history, and never more rows than their limits."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -256,44 +290,8 @@ class _Queue:
 
 async def take_survey(conn: billing.Connection, queue: str) -> Survey:
     """Look at the front of the queue, at who works, and at what they finished last."""
-    (row,) = await conn.fetch(
-        """
-        WITH first AS (
-            SELECT turn, id, length_ms FROM job
-             WHERE status = 'queued' AND queue = $1 ORDER BY turn, id LIMIT $2
-        ), line AS (
-            SELECT turn, id, sum(length_ms) OVER (ORDER BY turn, id)::bigint AS work_ms FROM first
-        ), packed AS (
-            SELECT coalesce(string_agg(int8send(turn) || uuid_send(id), ''::bytea ORDER BY turn, id), '')
-                       AS keys,
-                   coalesce(string_agg(int8send(work_ms), ''::bytea ORDER BY turn, id), '') AS work
-              FROM line
-        ), running AS (
-            SELECT count(*)::int AS running, coalesce(sum((1 - progress) * length_ms), 0) AS running_ms
-              FROM job WHERE status = 'processing' AND queue = $1
-        ), latest AS (
-            SELECT status, length_ms, completed_at - started_at AS took,
-                   power($4::float8, row_number() OVER (ORDER BY started_at DESC, turn DESC)) AS weight
-              FROM (SELECT status, length_ms, started_at, completed_at, turn FROM job
-                     WHERE started_at IS NOT NULL AND queue = $1
-                     ORDER BY started_at DESC, turn DESC LIMIT $3) AS j
-        ), pace AS (
-            SELECT sum(weight * extract(epoch FROM took) * 1000) / nullif(sum(weight * length_ms), 0) AS pace
-              FROM latest WHERE status = 'completed'
-        ), slots AS (
-            SELECT coalesce(sum(capacity), 0)::int AS slots FROM worker
-             WHERE $1 = ANY(queues) AND seen_at > now() - make_interval(secs => $5)
-        )
-        SELECT now() AS taken_at, keys, work, running, running_ms, slots, pace
-          FROM packed, running, pace, slots
-        """,
-        queue,
-        SURVEYED_JOBS,
-        RECENT_JOBS,
-        RECENCY,
-        ALIVE_SECONDS,
-        timeout=TIMEOUT_SECONDS,
-    )
+    arguments = (queue, SURVEYED_JOBS, RECENT_JOBS, RECENCY, ALIVE_SECONDS)
+    (row,) = await conn.fetch(_SURVEY, *arguments, timeout=TIMEOUT_SECONDS)
     return Survey(**dict(row))
 
 

@@ -88,7 +88,7 @@ class Jobs:
         if isinstance(verdict, GatewayError):
             raise verdict
         if isinstance(verdict, Replayed):
-            job = await self._find(principal, verdict.job_id)
+            job = await self.find(principal, verdict.job_id)
             return Submitted(job, replayed=True, allowance=verdict.allowance)
         self._wake.call()
         return Submitted(_fresh_job(submission, order), replayed=False, allowance=verdict.allowance)
@@ -100,7 +100,7 @@ class Jobs:
     async def read(self, principal: Principal, job_id: uuid.UUID) -> Job:
         """Raises JobNotFound, for foreign ids as for unknown ones."""
         principal.check_scope(Scope.READ)
-        return await self._find(principal, job_id)
+        return await self.find(principal, job_id)
 
     async def attempts(self, job: Job) -> Sequence[Attempt]:
         """All tries of a job that the caller was allowed to read."""
@@ -157,8 +157,11 @@ class Jobs:
     async def _admit(self, batch: Sequence[Submission], retry: bool) -> Sequence[Verdict]:  # noqa: FBT001
         return await admit(self._pool, batch, retry=retry)
 
-    async def _find(self, principal: Principal, job_id: uuid.UUID) -> Job:
-        """Many polls become one query: polling is what clients do most."""
+    async def find(self, principal: Principal, job_id: uuid.UUID) -> Job:
+        """The job, for whoever may see it, whatever else the key may do. Raises JobNotFound.
+
+        Many polls become one query: polling is what clients do most.
+        """
         job = await self._reads.submit(JobWish(principal, job_id))
         if job is None:
             raise JobNotFound("there is no such job")

@@ -1,5 +1,6 @@
 """Our own API at the root: generations, jobs, models, balance, key."""
 
+import contextlib
 import hashlib
 import uuid
 from datetime import UTC, datetime
@@ -22,9 +23,9 @@ from gateway.dialects.native.models import ModelList, ModelView, model_view
 from gateway.dialects.native.render import JobView
 from gateway.dialects.native.submit_headers import SubmitOperation, read_submit_headers
 from gateway.dialects.native.validation import check_body, check_metadata
-from gateway.errors import InvalidRequest, ModelNotFound
+from gateway.errors import InvalidRequest, ModelNotFound, Overloaded
 from gateway.ids import parse_id
-from gateway.jobs.job import JobStatus
+from gateway.jobs.job import FINAL, Job, JobStatus
 from gateway.jobs.reading import MAX_PAGE, JobFilter
 from gateway.jobs.service import Order
 
@@ -103,13 +104,17 @@ async def create_generation(request: GatewayRequest, data: JSONBody[GenerationBo
             cancel_after=asked.cancel_after,
         ),
     )
-    job = submitted.job
+    job, status = submitted.job, HTTP_202_ACCEPTED
     headers = rate_limit_headers(submitted.allowance)
     headers.append((b"location", b"/v1/jobs/" + job.id.hex.encode()))
     if submitted.replayed:
         headers.append((b"idempotent-replayed", b"true"))
+    if asked.wait_seconds is not None:
+        job = await _wait(request, job, asked.wait_seconds)
+        headers.append((b"preference-applied", b"wait=%d" % asked.wait_seconds))
+        status = HTTP_200_OK if job.status in FINAL else status
     view = await desk.renderer.view(job, origin=origin(request))
-    return Answer(view, status=HTTP_202_ACCEPTED, headers=headers)
+    return Answer(view, status=status, headers=headers)
 
 
 @get("/jobs/{job_id:str}", summary="Read a job", responses=ERRORS)
@@ -243,6 +248,19 @@ router: Final = Router(
     request_class=GatewayRequest,
     security=[{"bearer": []}, {"x-api-key": []}],
 )
+
+
+async def _wait(request: GatewayRequest, job: Job, seconds: int) -> Job:
+    """The job at its end, or as it stands when the time is over; nothing may fail here, after the commit."""
+    if job.status in FINAL:
+        return job
+    desk = request.desk
+    ended = await desk.job_watch.wait_until_final(request.auth, job.id, seconds)
+    if ended is not None:
+        return ended
+    with contextlib.suppress(Overloaded):
+        return await desk.jobs.find(request.auth, job.id)
+    return job
 
 
 def _cursor(text: str | None) -> uuid.UUID | None:

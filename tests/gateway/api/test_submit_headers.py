@@ -15,6 +15,7 @@ from gateway.errors import InvalidRequest
 from gateway.ids import parse_id
 from gateway.jobs import service
 from gateway.jobs.reaper import reap
+from tests.factories import until
 from tests.gateway.api.installation import Customer, Installation
 
 PATH = "/v1/audio/generations"
@@ -246,3 +247,56 @@ async def _let_pass(installation: Installation, job_id: str) -> None:
         "UPDATE job SET cancel_at = now() - interval '1 s' WHERE id = $1 RETURNING id", parse_id(job_id)
     )
     assert moved is not None
+
+
+async def test_who_prefers_to_wait_gets_the_finished_job(
+    customer: Customer, installation: Installation
+) -> None:
+    waiting = asyncio.create_task(send(customer, prefer="wait=20"))
+    job_id = await queued_job(customer)
+    await installation.finish(job_id)
+    answer = await waiting
+    assert (answer.status_code, answer.json()["status"]) == (200, "completed")
+    assert answer.headers["preference-applied"] == "wait=20"
+    assert answer.headers["location"] == f"/v1/jobs/{job_id}"
+    assert (await customer.http.get(answer.json()["result"]["data"][0]["url"])).status_code == 200
+
+
+async def test_who_waits_in_vain_gets_the_job_as_it_stands(
+    customer: Customer, installation: Installation
+) -> None:
+    waiting = asyncio.create_task(send(customer, prefer="wait=2"))
+    job_id = await queued_job(customer)
+    await installation.claim(job_id)
+    answer = await waiting
+    assert (answer.status_code, answer.json()["status"]) == (202, "processing")
+
+
+async def test_a_job_that_fails_while_somebody_waits_is_told_at_once(customer: Customer) -> None:
+    waiting = asyncio.create_task(send(customer, prefer="respond-async, wait"))
+    job_id = await queued_job(customer)
+    await customer.http.delete(f"/v1/jobs/{job_id}", headers=customer.headers())
+    answer = await waiting
+    assert (answer.status_code, answer.json()["error"]["code"]) == (200, "job_cancelled")
+    assert answer.headers["preference-applied"] == "wait=55"
+
+
+async def test_a_replay_may_wait_as_well(customer: Customer, installation: Installation) -> None:
+    first = (await send(customer, **{"idempotency-key": "mine"})).json()["id"]
+    await installation.finish(first)
+    again = [await send(customer, prefer=prefer, **{"idempotency-key": "mine"}) for prefer in ("", "wait=5")]
+    assert [answer.status_code for answer in again] == [202, 200]
+    assert {answer.json()["status"] for answer in again} == {"completed"}
+
+
+async def queued_job(customer: Customer) -> str:
+    """The customer's only waiting job, as soon as there is one."""
+    found: list[str] = []
+
+    async def look() -> bool:
+        page = (await customer.get("/v1/jobs", status="queued")).json()
+        found.extend(job["id"] for job in page["data"])
+        return bool(found)
+
+    await until(look, what="the job")
+    return found[0]
