@@ -1,6 +1,6 @@
 # Everything here needs git, make and a Python >= 3.11 with venv and pip; `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint bench lock install install-dev clean
+.PHONY: help run test test-all lint docs bench lock install install-dev clean
 
 BOOTSTRAP := sh deploy/bootstrap.sh
 PYTHON_OF_VENV := .venv/bin/python
@@ -26,11 +26,13 @@ lint: install-dev ## Check style, types, import directions and the docs.
 	@.venv/bin/lint-imports
 	@$(PYTHON_OF_VENV) -m pytest -q tests/architecture
 
-bench: install-dev ## Run the benchmarks below benchmarks/.
-	@set -e; for file in benchmarks/*.py; do \
-		if [ -e "$$file" ]; then echo "== $$file"; $(PYTHON_OF_VENV) "$$file" $(ARGS); \
-		else echo "there is no benchmark yet"; fi; \
-	done
+docs: install-dev ## Make anew what the docs take from the code.
+	@$(PYTHON_OF_VENV) docs/generate_errors.py
+	@$(PYTHON_OF_VENV) docs/generate_api.py
+	@$(PYTHON_OF_VENV) docs/generate_index.py
+
+bench: install-dev ## Measure: about ten minutes; ARGS=--quick only shows that everything runs.
+	@$(PYTHON_OF_VENV) -m benchmarks $(ARGS)
 
 lock: ## Resolve pyproject.toml anew into both locks.
 	@$(BOOTSTRAP) lock

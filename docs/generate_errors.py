@@ -2,16 +2,15 @@
 
 # ruff: noqa: INP001 - a script beside files that are no Python
 import sys
-from pathlib import Path
+from typing import Final
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from generated_page import ROOT, table, write_or_check
 
-from gateway.errors import ClientError, GatewayError, raised_errors  # noqa: E402 - found through the line above
-from gateway.jobs.job import MEANINGS, JobErrorCode  # noqa: E402
+from gateway.errors import ClientError, GatewayError, raised_errors
+from gateway.jobs.job import MEANINGS, JobErrorCode
 
-PAGE = ROOT / "docs" / "errors.md"
-HEAD = """\
+PAGE: Final = ROOT / "docs" / "errors.md"
+HEAD: Final = """\
 # Errors
 
 <!-- Made by docs/generate_errors.py from gateway/errors.py and gateway/jobs/job.py. Do not edit by hand. -->
@@ -37,27 +36,18 @@ A running gateway shows its codes at `/docs/errors`; `doc_url` points there.
 
 ## Answers to a request
 """
-TABLE = "\n| code | HTTP | type | retry | meaning |\n|---|---|---|---|---|\n"
-JOBS = """
+ANSWER_COLUMNS: Final = ("code", "HTTP", "type", "retry", "meaning")
+JOBS: Final = """
 ## In a job
 
 A job that was accepted and ends without music is `failed` and has `error.code`. It is never charged.
 
-| code | meaning |
-|---|---|
 """
 
 
 def main(arguments: list[str]) -> int:
     """Exit status 1 when `--check` finds the page out of date."""
-    page = render()
-    if arguments == ["--check"]:
-        if PAGE.exists() and PAGE.read_text() == page:
-            return 0
-        print("docs/errors.md is out of date: run python docs/generate_errors.py", file=sys.stderr)  # noqa: T201
-        return 1
-    PAGE.write_text(page)
-    return 0
+    return write_or_check(PAGE, render, arguments)
 
 
 def render() -> str:
@@ -65,17 +55,16 @@ def render() -> str:
     kinds = raised_errors()
     theirs = [row(kind) for kind in kinds if issubclass(kind, ClientError)]
     ours = [row(kind) for kind in kinds if not issubclass(kind, ClientError)]
-    jobs = [f"| `{code}` | {MEANINGS[code]} |\n" for code in JobErrorCode]
-    parts = [HEAD, "\nThe caller has to act:\n", TABLE, *theirs]
-    parts += ["\nThe operator has to act, or time:\n", TABLE, *ours]
-    return "".join([*parts, JOBS, *jobs])
+    jobs = [(f"`{code}`", MEANINGS[code]) for code in JobErrorCode]
+    parts = [HEAD, "\nThe caller has to act:\n\n", table(ANSWER_COLUMNS, theirs)]
+    parts += ["\nThe operator has to act, or time:\n\n", table(ANSWER_COLUMNS, ours)]
+    return "".join([*parts, JOBS, table(("code", "meaning"), jobs)])
 
 
-def row(kind: type[GatewayError]) -> str:
+def row(kind: type[GatewayError]) -> tuple[str, ...]:
     """One line of a table."""
-    meaning = " ".join((kind.__doc__ or "").split())
     retry = "yes" if kind.retryable else "no"
-    return f"| `{kind.code}` | {kind.status} | `{kind.type}` | {retry} | {meaning} |\n"
+    return f"`{kind.code}`", str(kind.status), f"`{kind.type}`", retry, kind.__doc__ or ""
 
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ from litestar.openapi.spec import Components, SecurityScheme
 from gateway import downloads, operations
 from gateway.bootstrap import Live
 from gateway.dialects.native import errors, routes
+from gateway.dialects.native.answer_document import AnswerSchemas
 from gateway.dialects.native.body_document import BodySchemas
+from gateway.dialects.native.description import DescribedConfig
 from gateway.dialects.native.guarding import Desk
+from gateway.dialects.native.methods import AnswerOptions
 from gateway.errors import GatewayError
 from gateway.observability import ObserveRequests
 
@@ -47,7 +50,7 @@ def create_app(live: Live) -> Litestar:
         },
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=_openapi(),
-        plugins=[BodySchemas()],
+        plugins=[BodySchemas(), AnswerSchemas()],
         on_app_init=[_quiet],
     )
     app.state["desk"] = Desk(
@@ -58,7 +61,7 @@ def create_app(live: Live) -> Litestar:
         job_watch=live.job_watch,
     )
     # Around the router, not inside it as middleware: what has no route is answered and counted too.
-    app.asgi_handler = ObserveRequests(app.asgi_handler, metrics=live.metrics)
+    app.asgi_handler = ObserveRequests(AnswerOptions(app.asgi_handler), metrics=live.metrics)
     return app
 
 
@@ -67,7 +70,7 @@ def _provide(value: Any) -> Provide:
 
 
 def _openapi() -> OpenAPIConfig:
-    return OpenAPIConfig(
+    return DescribedConfig(
         title="Antiphon",
         version="0.1.0",
         description="Music generation with exact per-second billing.",

@@ -24,6 +24,8 @@ from gateway.storage import AudioStore
 
 HTTP_POOL_SIZE = 14
 COMMAND_TIMEOUT_SECONDS = 30
+STALLED_SECONDS = 5
+"""A process that stands still in a transaction (stopped, cut off) loses it, with the locks that it held."""
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +55,9 @@ def database_url(settings: Settings) -> str:
 
 async def connect(settings: Settings) -> "asyncpg.Connection[asyncpg.Record]":
     """One connection outside any pool, for commands and listeners."""
-    return await asyncpg.connect(database_url(settings), timeout=10)
+    conn = await asyncpg.connect(database_url(settings), timeout=10)
+    await _lock_nobody_out(conn)
+    return conn
 
 
 @contextlib.asynccontextmanager
@@ -64,11 +68,16 @@ async def open_pool(settings: Settings, *, size: int) -> AsyncIterator["asyncpg.
         min_size=min(2, size),
         max_size=size,
         command_timeout=COMMAND_TIMEOUT_SECONDS,
+        init=_lock_nobody_out,
         reset=_leave_as_it_is,
     ) as pool:
         async with pool.acquire() as conn:
             await schema.check(conn)
         yield pool
+
+
+async def _lock_nobody_out(conn: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await conn.execute(f"SET idle_in_transaction_session_timeout = '{STALLED_SECONDS}s'")
 
 
 async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from litestar import MediaType, Request, Response, Router, get, head
@@ -112,7 +113,7 @@ router = Router(PREFIX, route_handlers=[get_audio, head_audio], include_in_schem
 
 
 def _verified(request: AnyRequest, signer: UrlSigner) -> tuple[SignedGrant, str]:
-    path = request.scope["path"]
+    path = unquote(request.scope["raw_path"].decode("latin-1"))  # `path` has lost its repeated slashes
     query = request.scope["query_string"].decode("latin-1")
     try:
         grant = signer.verify(request.method, path, query, now=datetime.now(UTC))

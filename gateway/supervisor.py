@@ -17,8 +17,9 @@ STOP_SECONDS = 30.0
 KILL_SECONDS = 10.0
 """SIGKILL needs no consent; longer only hangs with the disk that a process waits for."""
 FIRST_DELAY_SECONDS = 0.5
-LONGEST_DELAY_SECONDS = 30.0
-STEADY_SECONDS = 60.0
+LONGEST_DELAY_SECONDS = 4.0
+"""With the start that follows it is less than the 10 s within which requests are answered again."""
+STEADY_SECONDS = 10.0
 """A child that ran this long is healthy: its next crash counts as the first."""
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
@@ -62,7 +63,8 @@ class Child:
                 stderr=output,
                 pass_fds=tuple(self.spec.hold),
                 start_new_session=True,
-                preexec_fn=end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - one thread, see Supervisor
+                # Not SIGTERM: the next `up` cannot start while a child drains, for up to half a minute.
+                preexec_fn=end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - one thread, see Supervisor
             )
         self._started = time.monotonic()
 

@@ -111,14 +111,18 @@ def split_negations(prompt: str) -> tuple[str, str]:
 
 
 def _genre(wanted: str, refused: str) -> Genre:
-    """The genre named first; longer names count before their parts (`hip hop` before `hop`)."""
+    """The genre named first; longer names count before their parts (`hip hop` before `hop`).
+
+    Where two patterns match the same letters the table's order decides: `britpop` is rock, not a kind of pop.
+    """
     hits = [
-        (match.start(), -len(match[0]), name)
-        for name, words in GENRE_WORDS.items()
+        (match.start(), -len(match[0]), rank, name)
+        for rank, (name, words) in enumerate(GENRE_WORDS.items())
         for match in re.finditer(rf"\b(?:{words})\b", wanted)
     ]
-    allowed = [hit for hit in sorted(hits) if not re.search(rf"\b(?:{GENRE_WORDS[hit[2]]})\b", refused)]
-    return GENRES[allowed[0][2]] if allowed else GENRES[DEFAULT_GENRE]
+    names = [name for *_, name in sorted(hits)]
+    allowed = [name for name in names if not re.search(rf"\b(?:{GENRE_WORDS[name]})\b", refused)]
+    return GENRES[allowed[0]] if allowed else GENRES[DEFAULT_GENRE]
 
 
 def _bpm(wanted: str) -> int | None:

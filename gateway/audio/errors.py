@@ -35,7 +35,7 @@ class QualityFailed(AudioError):
 
 
 class UnsupportedEncoding(AudioError):
-    """`param` is the request's field, `nearest` the valid values closest to the refused one, ascending."""
+    """`param` is the request's field, `nearest` one or two valid values next to the refused, ascending."""
 
     def __init__(self, param: str, message: str, nearest: tuple[int, ...] = ()) -> None:
         super().__init__(message)

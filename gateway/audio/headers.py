@@ -1,4 +1,4 @@
-"""Frames, sample rate and channels as the stored file itself tells them: what is billed is what lies on disk.
+"""Length, rate, channels and bitrate as the stored file tells them itself: what is billed is what is on disk.
 
 Small readers of the four containers we deliver, on purpose not from the family that wrote the file. WAV, MP3
 and Ogg are walked to their end, so a file cut short is an error; FLAC tells its length in its head, which the
@@ -17,11 +17,13 @@ from gateway.audio.mp3 import read_mp3
 
 
 class AudioFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A file's length in frames (samples per channel) after decoding, and their rate and channels."""
+    """A file's length in frames (samples per channel) after decoding, and how they are kept."""
 
     frames: int
     sample_rate: int
     channels: int
+    bitrate_kbps: int | None = None
+    """None: lossless, or not held at one bitrate."""
 
 
 def read_facts(path: Path, audio_format: AudioFormat) -> AudioFacts:
@@ -66,7 +68,7 @@ def _read_wav(file: BinaryIO) -> AudioFacts:
 
 def _read_ogg(file: BinaryIO) -> AudioFacts:
     """RFC 3533 pages: the last granule position is the length, the first page identifies Vorbis."""
-    layout: tuple[int, int] | None = None
+    layout: list[int] | None = None
     granule, last = 0, False
     while head := file.read(27):
         capture, flags, position, segments = struct.unpack("<4sxBq12xB", head)
@@ -77,23 +79,31 @@ def _read_ogg(file: BinaryIO) -> AudioFacts:
             raise EncodeFailed("the ogg file is cut short")
         body = file.read(size)
         if layout is None:
-            kind, channels, rate = struct.unpack("<7s4xBI", body[:16])
+            kind, *layout = struct.unpack("<7s4xBIiii", body[:28])
             if kind != b"\x01vorbis":
                 raise EncodeFailed("no vorbis in the ogg file")
-            layout = channels, rate
         granule, last = max(granule, position), bool(flags & 4)
     if layout is None or not last:
         raise EncodeFailed("the ogg file does not end")
-    return AudioFacts(frames=granule, sample_rate=layout[1], channels=layout[0])
+    channels, rate, highest, nominal, lowest = layout
+    managed = highest == nominal == lowest
+    return AudioFacts(
+        frames=granule,
+        sample_rate=rate,
+        channels=channels,
+        bitrate_kbps=nominal // 1000 if managed else None,
+    )
 
 
 def _read_mp3(file: BinaryIO) -> AudioFacts:
     """Samples of all frames but the Info frame, less what its tag tells players to drop at both ends."""
     tag, frames = read_mp3(file)
+    bitrates = {frame.bitrate_kbps for frame in frames}
     return AudioFacts(
         frames=sum(frame.samples for frame in frames) - tag.delay - tag.padding,
         sample_rate=frames[0].sample_rate,
         channels=frames[0].channels,
+        bitrate_kbps=bitrates.pop() if len(bitrates) == 1 else None,
     )
 
 

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Final
 
+import msgspec
+
 from engine import (
     Canceled,
     Engine,
@@ -30,6 +32,12 @@ from gateway.jobs.job import JobErrorCode
 POLL_SECONDS: Final = 0.2
 
 
+class _Song(msgspec.Struct, frozen=True):
+    ticket: Ticket
+    ended: "asyncio.Future[EngineResult]"
+    """The ticket's future in this loop: one for all polls, or each of them would leave one behind."""
+
+
 class EngineBackend:
     """Renders in the engine's thread; a task dies with this process, so it is not resumable."""
 
@@ -38,7 +46,7 @@ class EngineBackend:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._tickets: dict[str, Ticket] = {}
+        self._songs: dict[str, _Song] = {}
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -49,31 +57,29 @@ class EngineBackend:
         """Queue the song in the engine."""
         request = to_engine_request(task, model=SANDBOX)
         try:
-            self._tickets[request.id] = self._engine.submit(request)
+            ticket = self._engine.submit(request)
         except Unavailable as error:
             raise BackendUnavailable(str(error)) from error
+        ended = asyncio.wrap_future(ticket.future)
+        ended.add_done_callback(_note_seen)
+        self._songs[request.id] = _Song(ticket, ended)
         return RemoteTask(backend=self.name, ref=request.id)
 
     async def poll(self, task: RemoteTask) -> TaskState:
         """The ticket's state, after at most POLL_SECONDS."""
-        ticket = self._tickets[task.ref]
-        try:
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ticket.future)), POLL_SECONDS)
-        except TimeoutError:
-            return Running(ticket.progress)
-        except EngineError:
-            pass  # told below, from the ticket
-        return _outcome(ticket)
+        song = self._songs[task.ref]
+        await asyncio.wait([song.ended], timeout=POLL_SECONDS)
+        return _outcome(song.ended) if song.ended.done() else Running(song.ticket.progress)
 
     async def cancel(self, task: RemoteTask) -> None:
         """Takes effect between two rendering steps."""
-        if ticket := self._tickets.get(task.ref):
-            ticket.cancel()
+        if song := self._songs.get(task.ref):
+            song.ticket.cancel()
 
     def forget(self, task: RemoteTask) -> None:
         """A song that nobody will fetch is not rendered to its end."""
-        if ticket := self._tickets.pop(task.ref, None):
-            ticket.cancel()
+        if song := self._songs.pop(task.ref, None):
+            song.ticket.cancel()
 
 
 def to_engine_request(task: RenderTask, *, model: str) -> EngineRequest:
@@ -95,10 +101,16 @@ def to_engine_request(task: RenderTask, *, model: str) -> EngineRequest:
     )
 
 
-def _outcome(ticket: Ticket) -> TaskState:
-    error = ticket.future.exception()
+def _note_seen(ended: "asyncio.Future[EngineResult]") -> None:
+    """A failed song that was forgotten meanwhile is nobody's, and no reason for asyncio to complain."""
+    if not ended.cancelled():
+        ended.exception()
+
+
+def _outcome(ended: "asyncio.Future[EngineResult]") -> TaskState:
+    error = ended.exception()
     if error is None:
-        return _succeeded(ticket.future.result())
+        return _succeeded(ended.result())
     match error:
         case Canceled():
             return Failed(code=JobErrorCode.JOB_CANCELLED, message="the job was cancelled")

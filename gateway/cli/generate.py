@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.cli.client import ClientError, Exit, GatewayClient, Job, failure_of, song_path
 from gateway.cli.demo import await_song
-from gateway.cli.guides import CAPTION, LYRICS
+from gateway.cli.guides import read_guide
 
 FORMATS = ["mp3", "flac", "wav", "ogg"]
 MAX_BATCH = 8
@@ -43,12 +43,12 @@ class Song(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: str
 
 
-def _guide(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _guide(name: str, guide: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """An option that prints a guide and ends, whatever else was given."""
 
     def show(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - Click's call
         if value and not context.resilient_parsing:
-            click.echo(text)
+            click.echo_via_pager(read_guide(guide))
             context.exit()
 
     return click.option(
@@ -75,8 +75,8 @@ def _guide(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-@_guide("--show-lyrics-help", LYRICS)
-@_guide("--show-caption-help", CAPTION)
+@_guide("--show-lyrics-help", "lyrics")
+@_guide("--show-caption-help", "captions")
 @click.pass_context
 def generate(context: click.Context, /, **given: Any) -> None:
     """Generate music through a running gateway.

@@ -6,7 +6,6 @@ import os
 
 import asyncpg
 import click
-import uvicorn
 
 import billing
 from gateway import schema
@@ -14,7 +13,7 @@ from gateway.app import create_app
 from gateway.bootstrap import database_url, open_http
 from gateway.catalog import CatalogError, read_catalog
 from gateway.cli.commands import PRIVATE, describe, json_option, run_process, show
-from gateway.cli.http_server import BoundedHttpProtocol, Server
+from gateway.cli.http_server import Config, Server
 from gateway.config_watch import bump_revision
 from gateway.database import DATABASE_ERRORS
 from gateway.observability import configure_logging
@@ -54,19 +53,15 @@ async def _serve(settings: Settings) -> None:
         # What was loaded until here lives as long as the process: the collector need not walk it again.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        config = uvicorn.Config(
+        config = Config(
             create_app(live),
             host=settings.bind_host,
             port=settings.bind_port,
-            access_log=False,  # our middleware logs, without the signatures of links
-            log_config=None,
             backlog=BACKLOG,
             timeout_graceful_shutdown=GRACE_SECONDS,
-            server_header=False,
-            http=BoundedHttpProtocol,
             lifespan="on",
         )
-        await Server(config).serve()
+        await Server(config, on_exit=live.job_watch.stop).serve()
 
 
 async def _seed_prices(settings: Settings) -> int:

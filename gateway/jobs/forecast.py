@@ -8,7 +8,7 @@ Postgres sent it, two strings of bytes: nothing is unpacked until somebody looks
 import asyncio
 import time
 import uuid
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -110,18 +110,11 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 
     def rank(self, key: bytes) -> int:
         """How many of them come before this key."""
-        low, high = 0, self.depth
-        while low < high:
-            middle = (low + high) // 2
-            if self._key(middle) < key:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return bisect_left(range(self.depth), key, key=self._key)
 
-    def holds(self, key: bytes) -> bool:
-        """Whether the job with this key is one of them."""
-        return self._key(self.rank(key)) == key
+    def holds(self, key: bytes, rank: int) -> bool:
+        """Whether the job with this key and rank is one of them."""
+        return self._key(rank) == key
 
     def work_before(self, rank: int) -> int:
         """Milliseconds of audio of the first `rank` jobs."""
@@ -257,7 +250,7 @@ class _Queue:
         """It is there."""
         self.survey = survey
         self._surveyed_at = self.tried_at
-        missing = [pair for pair in self._next if not survey.holds(pair[0])]
+        missing = [pair for pair in self._next if not survey.holds(pair[0], survey.rank(pair[0]))]
         self._noted = sorted(key for key, _ in missing)
         self._noted_ms = sum(length_ms for _, length_ms in missing)
 
@@ -265,9 +258,10 @@ class _Queue:
         """Of a waiting job, which is kept in mind if it was submitted after the survey."""
         key = sort_key(turn, state.id)
         rank = survey.rank(key)
-        self._note(survey, key, rank, state.length_ms)
-        beyond = survey.jobs_beyond(turn) if rank == survey.depth else 0
         noted = bisect_left(self._noted, key)
+        if not survey.holds(key, rank) and rank < SURVEYED_JOBS:
+            self._note(key, noted, state.length_ms)
+        beyond = survey.jobs_beyond(turn) if rank == survey.depth else 0
         work_ahead_ms: float = survey.work_before(rank)
         if beyond:
             work_ahead_ms += work_ahead_ms / rank * beyond
@@ -276,16 +270,12 @@ class _Queue:
         position = rank + beyond + noted + 1
         return Outlook(position, survey.seconds_until_end(position, work_ahead_ms, state.length_ms))
 
-    def _note(self, survey: Survey, key: bytes, rank: int, length_ms: int) -> None:
+    def _note(self, key: bytes, index: int, length_ms: int) -> None:
         """Jobs that came after the survey count too, as far as this process has heard of them."""
-        if rank == SURVEYED_JOBS or survey.holds(key) or len(self._noted) >= NOTED_JOBS:
-            return
-        index = bisect_left(self._noted, key)
-        if self._noted[index : index + 1] == [key]:
-            return
-        insort(self._noted, key)
-        self._noted_ms += length_ms
-        self._next.append((key, length_ms))
+        if len(self._noted) < NOTED_JOBS and self._noted[index : index + 1] != [key]:
+            self._noted.insert(index, key)
+            self._noted_ms += length_ms
+            self._next.append((key, length_ms))
 
 
 async def take_survey(conn: billing.Connection, queue: str) -> Survey:

@@ -23,7 +23,7 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from gateway.supervisor import ChildSpec, Supervisor
-command = [sys.executable, "-c", "import time; time.sleep(600)"]
+command = [sys.executable, "-c", sys.argv[2]]
 log = Path(sys.argv[1]) / "child.log"
 children = Supervisor([ChildSpec(name="child", command=command, environ={}, log=log)])
 children.start()
@@ -176,15 +176,16 @@ def test_what_a_child_started_ends_with_it(setting: Setting) -> None:
     until(lambda: not runs(grandchild))
 
 
-def test_children_end_with_a_killed_owner(tmp_path: Path) -> None:
+def test_children_end_with_a_killed_owner_whatever_they_are_at(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(tmp_path)],
+        [sys.executable, "-c", OWNER, str(tmp_path), STUBBORN],
         stdout=subprocess.PIPE,
         text=True,
         env=dict(os.environ) | {"PYTHONPATH": str(ROOT)},
     ) as owner:
         assert owner.stdout is not None
         child = int(owner.stdout.readline())
+        until(lambda: "up" in (tmp_path / "child.log").read_text())
         assert runs(child)
         owner.kill()
     until(lambda: not runs(child))

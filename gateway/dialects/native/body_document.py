@@ -12,19 +12,24 @@ from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
 from gateway.audio import AudioFormat
+from gateway.dialects.native.answer_document import Facts, derived_schema, described
 from gateway.dialects.native.body import ALIASES, AudioSettingsBody, GenerationBody
 from gateway.dialects.native.validation import (
     BPM_RANGE,
     MAX_LYRICS_CHARACTERS,
+    MAX_METADATA_KEY_CHARACTERS,
     MAX_METADATA_PAIRS,
+    MAX_METADATA_VALUE_CHARACTERS,
     MAX_PROMPT_CHARACTERS,
     RANDOM_SEED,
     SHIFT_RANGE,
 )
 from gateway.generation import LANGUAGES, MAX_SEED, TIME_SIGNATURES, ResponseFormat, Task
 
-Facts = dict[str, Any]
-
+_KEY_SCALE: Final = (
+    r"^\s*[A-Ga-g]\s*[#♯bB♭]?\s*"
+    r"([Mm]|[Mm][Aa][Jj]([Oo][Rr])?|[Mm][Ii][Nn]([Oo][Rr])?|[Mm][Oo][Ll][Ll]|[Dd][Uu][Rr])?\s*$"
+)
 _OF_THE_MODEL: Final = "range and default are the model's, see GET /v1/models"
 
 
@@ -33,21 +38,25 @@ def _range(low: float, high: float) -> Facts:
 
 
 def _choice(values: Iterable[Any], **more: Any) -> Facts:
-    return {"enum": [*values, None], **more}
+    return {"enum": [*values], **more}
 
 
 _GENERATION: Final[dict[str, tuple[str, Facts]]] = {
     "model": ("Id or alias of a model.", {"examples": ["sandbox", "ace-step-1.5-xl"]}),
     "prompt": (
         "The music in words: genre, mood, instruments, tempo. Required.",
-        {"max_length": MAX_PROMPT_CHARACTERS, "examples": ["lo-fi hip hop, mellow piano, 80 bpm"]},
+        {
+            "max_length": MAX_PROMPT_CHARACTERS,
+            "pattern": r"\S",
+            "examples": ["lo-fi hip hop, mellow piano, 80 bpm"],
+        },
     ),
     "lyrics": (
         "Words to sing, with section tags such as [verse] and [chorus]; empty means instrumental.",
         {"max_length": MAX_LYRICS_CHARACTERS, "examples": ["[verse]\nMorning light on the water"]},
     ),
-    "audio_duration": (f"Seconds of music; {_OF_THE_MODEL}.", {"examples": [30]}),
-    "num_inference_steps": (f"Diffusion steps; {_OF_THE_MODEL}.", {"minimum": 1}),
+    "audio_duration": (f"Seconds of music; {_OF_THE_MODEL}.", {"exclusive_minimum": 0, "examples": [30]}),
+    "num_inference_steps": (f"Diffusion steps; {_OF_THE_MODEL}.", {"minimum": 0}),
     "guidance_scale": (f"How closely the prompt is followed; {_OF_THE_MODEL}.", {"minimum": 0}),
     "shift": ("Shift of the noise schedule; left out, the model's own.", _range(*SHIFT_RANGE)),
     "negative_prompt": ("What should not be heard.", {"max_length": MAX_PROMPT_CHARACTERS}),
@@ -63,7 +72,10 @@ _GENERATION: Final[dict[str, tuple[str, Facts]]] = {
     "return_base64": ("Add the file as base64 beside the link.", {"default": False}),
     "audio_settings": ("Settings of mp3 and ogg files.", {}),
     "bpm": ("Beats per minute.", {**_range(*BPM_RANGE), "examples": [120]}),
-    "key_scale": ("A key: a note and major or minor.", {"examples": ["C major", "F# minor"]}),
+    "key_scale": (
+        "A key: a note and major or minor.",
+        {"pattern": _KEY_SCALE, "max_length": 32, "examples": ["C major", "F# minor"]},
+    ),
     "time_signature": ("Beats in a bar.", _choice(TIME_SIGNATURES)),
     "vocal_language": (
         "Language of the lyrics; `unknown` lets the model find out.",
@@ -73,7 +85,14 @@ _GENERATION: Final[dict[str, tuple[str, Facts]]] = {
     "task": ("What is done with sound.", _choice(Task, default="text2music")),
     "metadata": (
         "Short texts of your own, returned with the job.",
-        {"max_properties": MAX_METADATA_PAIRS, "examples": [{"order": "1234"}]},
+        {
+            "max_properties": MAX_METADATA_PAIRS,
+            "property_names": Schema(max_length=MAX_METADATA_KEY_CHARACTERS),
+            "additional_properties": Schema(
+                type=OpenAPIType.STRING, max_length=MAX_METADATA_VALUE_CHARACTERS
+            ),
+            "examples": [{"order": "1234"}],
+        },
     ),
 }
 _SETTINGS: Final[dict[str, tuple[str, Facts]]] = {
@@ -81,7 +100,9 @@ _SETTINGS: Final[dict[str, tuple[str, Facts]]] = {
     "channels": ("Mono or stereo.", _choice((1, 2), default=2)),
     "sample_rate": ("Hz; which are possible depends on the format.", {"default": 48_000}),
 }
-_ALIASES: Final = {alias: (f"Another name of `{name}`.", Facts()) for alias, name in ALIASES.items()}
+_ALIASES: Final = {
+    alias: (f"Another name of `{name}`.", _GENERATION[name][1]) for alias, name in ALIASES.items()
+}
 _IGNORED: Final = ("Accepted for clients of other services, and ignored.", Facts())
 _EXAMPLES: Final = [
     {
@@ -110,16 +131,14 @@ class BodySchemas(OpenAPISchemaPlugin):
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: SchemaCreator) -> Schema:
         """The derived schema, and what only we know."""
-        others = (plugin for plugin in schema_creator.plugins if plugin is not self)
-        derive = next(
-            plugin for plugin in others if schema_creator.plugin_supports_field(plugin, field_definition)
-        )
-        schema: Schema = derive.to_openapi_schema(field_definition, schema_creator)
+        schema = derived_schema(self, field_definition, schema_creator)
         schema.additional_properties = False
         is_generation = field_definition.annotation is GenerationBody
         known = _GENERATION | _ALIASES if is_generation else _SETTINGS
         if is_generation:
             schema.examples = _EXAMPLES
+            schema.any_of = [_given("prompt"), _given("input")]
+            schema.all_of = [Schema(schema_not=_given(*names)) for names in ALIASES.items()]
         schema.properties = {
             name: _complete(found, *known.get(name, _IGNORED))
             for name, found in (schema.properties or {}).items()
@@ -127,16 +146,15 @@ class BodySchemas(OpenAPISchemaPlugin):
         return schema
 
 
-def _complete(found: Schema | Reference, description: str, facts: Facts) -> Schema:
-    if isinstance(found, Reference):
-        return Schema(all_of=[found], description=description)
-    for part in found.one_of or ():
-        # `X or null` as one schema with two types: shorter, and its limits stand where tools look.
-        if isinstance(part, Schema) and isinstance(part.type, OpenAPIType) and part.type != OpenAPIType.NULL:
-            found = part
-            found.type = [part.type, OpenAPIType.NULL]
-            break
-    found.description = description
-    for name, value in facts.items():
-        setattr(found, name, value)
-    return found
+def _complete(found: Schema | Reference, description: str, facts: Facts) -> Schema | Reference:
+    completed = described(found, facts)
+    if isinstance(completed, Reference):
+        return Schema(all_of=[completed], description=description)
+    completed.description = description
+    return completed
+
+
+def _given(*names: str) -> Schema:
+    """All of these are there, and are not null."""
+    present = Schema(schema_not=Schema(type=OpenAPIType.NULL))
+    return Schema(required=list(names), properties=dict.fromkeys(names, present))

@@ -11,6 +11,7 @@ from litestar.response import Response as LitestarResponse
 
 from gateway.database import DATABASE_ERRORS, is_lost_connection
 from gateway.dialects.native.answers import rate_limit_headers
+from gateway.dialects.native.methods import allowed_methods
 from gateway.errors import (
     FileGone,
     Forbidden,
@@ -33,7 +34,6 @@ log = structlog.get_logger("http")
 
 AnyRequest = Request[Any, Any, Any]
 
-_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _BY_STATUS: Final[dict[int, type[GatewayError]]] = {
     403: LinkRefused,
     404: NotFound,
@@ -138,20 +138,12 @@ def handle_unexpected(request: AnyRequest, error: Exception) -> Response[ErrorEn
 
 def _method_not_allowed(request: AnyRequest) -> Response[ErrorEnvelope]:
     """With the methods that would do, as RFC 9110 demands."""
-    allowed = ", ".join(method for method in _METHODS if _has_route(request, method))
+    allowed = ", ".join(allowed_methods(request.app, request.scope["path"]))
     answer = render_error(
         request, MethodNotAllowed(f"this path takes {allowed}, not {request.method[:20]}", suggestion=allowed)
     )
     answer.headers["allow"] = allowed
     return answer
-
-
-def _has_route(request: AnyRequest, method: Any) -> bool:
-    try:
-        request.app.asgi_router.handle_routing(path=request.scope["path"], method=method)
-    except HTTPException:
-        return False
-    return True
 
 
 def _kind(error: HTTPException) -> type[GatewayError]:

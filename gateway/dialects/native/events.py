@@ -16,7 +16,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from gateway.auth.principal import Scope as KeyScope
-from gateway.dialects.native.documents import ERRORS
+from gateway.dialects.native.documents import FINDING_ERRORS
 from gateway.dialects.native.guarding import GatewayRequest, known_job_id, origin, presented_key
 from gateway.dialects.native.render import public_status
 from gateway.jobs.job import FINAL, Job, JobState, JobStatus
@@ -33,6 +33,14 @@ _KEEP_ALIVE: Final = b": keep-alive\n\n"
 _encode: Final = msgspec.json.Encoder().encode
 
 
+class EventView(msgspec.Struct, kw_only=True):
+    """One server-sent event; its data is JSON."""
+
+    id: str
+    event: str
+    data: str
+
+
 class ProgressView(msgspec.Struct, kw_only=True):
     """Data of a `progress` event; the fields are those of the job object."""
 
@@ -46,10 +54,10 @@ class ProgressView(msgspec.Struct, kw_only=True):
 @get(
     "/jobs/{job_id:str}/events",
     summary="Follow a job",
-    responses=ERRORS
+    responses=FINDING_ERRORS
     | {
         200: ResponseSpec(
-            data_container=str,
+            data_container=EventView,
             media_type="text/event-stream",
             generate_examples=False,
             description="`progress` events (data: `job_id`, `status`, `progress`, `queue_position`, "

@@ -83,7 +83,11 @@ class AttemptView(msgspec.Struct, kw_only=True):
 
 
 class JobView(msgspec.Struct, kw_only=True):
-    """The job object."""
+    """The job object.
+
+    `queue_position` (1 is next) and `eta_seconds` (until the end) are estimates, about a second old; null
+    where there is nothing to go by, and once the job has ended.
+    """
 
     job_id: str
     id: str

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import msgspec
 from litestar import Response, Router, delete, get, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 
 import billing
@@ -16,7 +16,15 @@ from gateway.auth.principal import Scope
 from gateway.catalog import Catalog
 from gateway.dialects.native.answers import Answer, rate_limit_headers
 from gateway.dialects.native.body import GenerationBody
-from gateway.dialects.native.documents import ERRORS, SUBMIT_ERRORS
+from gateway.dialects.native.documents import (
+    CANCEL_ERRORS,
+    ERRORS,
+    FINDING_ERRORS,
+    ID,
+    MOMENTS,
+    SUBMIT_ANSWERS,
+    query,
+)
 from gateway.dialects.native.events import stream_events
 from gateway.dialects.native.guarding import GatewayRequest, known_job_id, origin, require_key
 from gateway.dialects.native.models import ModelList, ModelView, model_view
@@ -74,7 +82,7 @@ class KeyView(msgspec.Struct, kw_only=True):
     "/audio/generations",
     status_code=HTTP_202_ACCEPTED,
     summary="Generate music",
-    responses=SUBMIT_ERRORS,
+    responses=SUBMIT_ANSWERS,
     operation_class=SubmitOperation,
     scope=Scope.GENERATE,
 )
@@ -117,9 +125,13 @@ async def create_generation(request: GatewayRequest, data: JSONBody[GenerationBo
     return Answer(view, status=status, headers=headers)
 
 
-@get("/jobs/{job_id:str}", summary="Read a job", responses=ERRORS)
+@get("/jobs/{job_id:str}", summary="Read a job", responses=FINDING_ERRORS)
 async def read_job(
-    request: GatewayRequest, job_id: FromPath[str], include: FromQuery[str | None] = None
+    request: GatewayRequest,
+    job_id: FromPath[str],
+    include: Annotated[
+        str | None, query("Add every try at a backend.", type="string", enum=["attempts"])
+    ] = None,
 ) -> Response[JobView]:
     """One job. `include=attempts` adds every try at a backend."""
     if include not in {None, "attempts"}:
@@ -132,13 +144,17 @@ async def read_job(
 @get("/jobs", summary="List jobs", responses=ERRORS)
 async def list_jobs(
     request: GatewayRequest,
-    limit: Annotated[int, QueryParameter(description=f"Jobs per page, 1 to {MAX_PAGE}.")] = 20,
-    cursor: Annotated[str | None, QueryParameter(description="`next_cursor` of an earlier page.")] = None,
-    status: Annotated[str | None, QueryParameter(description=f"One of {', '.join(_STATUSES)}.")] = None,
-    model: Annotated[str | None, QueryParameter(description="Id or alias of a model.")] = None,
+    limit: Annotated[int, query(f"Jobs per page, 1 to {MAX_PAGE}.", minimum=1, maximum=MAX_PAGE)] = 20,
+    cursor: Annotated[
+        str | None, query("`next_cursor` of an earlier page.", type="string", pattern=ID)
+    ] = None,
+    status: Annotated[
+        str | None, query(f"One of {', '.join(_STATUSES)}.", type="string", enum=[*_STATUSES])
+    ] = None,
+    model: Annotated[str | None, query("Id or alias of a model.", type="string")] = None,
     created_from: Annotated[
         str | None,
-        QueryParameter(name="created[gte]", description="Unix seconds, or ISO 8601 with `+` written %2B."),
+        query("Unix seconds, or ISO 8601 with `+` written %2B.", name="created[gte]", any_of=MOMENTS),
     ] = None,
 ) -> JobList:
     """Jobs of the organization (of a project key: its project), newest first; without inline audio."""
@@ -160,7 +176,7 @@ async def list_jobs(
     "/jobs/{job_id:str}/cancel",
     status_code=HTTP_200_OK,
     summary="Cancel a job",
-    responses=ERRORS,
+    responses=CANCEL_ERRORS,
     scope=Scope.GENERATE,
 )
 async def cancel_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
@@ -173,7 +189,7 @@ async def cancel_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
     "/jobs/{job_id:str}",
     status_code=HTTP_200_OK,
     summary="Cancel a job (the same)",
-    responses=ERRORS,
+    responses=CANCEL_ERRORS,
     scope=Scope.GENERATE,
 )
 async def delete_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
@@ -194,7 +210,7 @@ async def list_models(request: GatewayRequest) -> ModelList:
     )
 
 
-@get("/models/{model_id:str}", summary="Read a model", responses=ERRORS)
+@get("/models/{model_id:str}", summary="Read a model", responses=FINDING_ERRORS)
 async def read_model(request: GatewayRequest, model_id: FromPath[str]) -> ModelView:
     """One model, by id or alias."""
     model = request.desk.catalog.find(model_id)

@@ -15,6 +15,7 @@ MAX_IDEMPOTENCY_KEY_CHARACTERS: Final = 255
 MAX_WAIT_SECONDS: Final = 55
 """Below the minute after which proxies give up."""
 MAX_CANCEL_AFTER_SECONDS: Final = 86_400
+_KEY_BARE_OR_QUOTED: Final = r'^("[ -~]{1,255}"|[!#-~]([ -~]{0,253}[!-~])?|"([ -~]{0,253}[!#-~])?)$'
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 
@@ -102,12 +103,7 @@ _PARAMETERS: Final = [
         "Idempotency-Key",
         f"1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters of your choice; with the same "
         "key, the same body is one job, however often it is sent.",
-        Schema(
-            type=OpenAPIType.STRING,
-            min_length=1,
-            max_length=MAX_IDEMPOTENCY_KEY_CHARACTERS + 2,
-            pattern=r"^[\x20-\x7e]+$",
-        ),
+        Schema(type=OpenAPIType.STRING, pattern=_KEY_BARE_OR_QUOTED),
     ),
     _parameter(
         "Prefer",
@@ -124,6 +120,6 @@ _PARAMETERS: Final = [
         "x-stainless-retry-count",
         "Sent by OpenAI's clients: from 1 on, and without an Idempotency-Key, the newest job of the last 10 "
         "minutes with the same API key and body is answered instead of a second one.",
-        Schema(type=OpenAPIType.INTEGER, minimum=0),
+        Schema(type=OpenAPIType.STRING, examples=["1"]),
     ),
 ]

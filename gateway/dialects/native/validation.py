@@ -31,6 +31,7 @@ MAX_METADATA_VALUE_CHARACTERS: Final = 512
 BPM_RANGE: Final = (30, 300)
 SHIFT_RANGE: Final = (0.0, 10.0)
 RANDOM_SEED: Final = -1
+LOSSY_FORMATS: Final = "format mp3 or ogg"
 
 Number = TypeVar("Number", int, float)
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -146,6 +147,8 @@ def _knob(
     if value is None:
         return None
     if bounds is None:
+        if value < 0:
+            raise InvalidRequest(f"{name} must not be negative", param=name, suggestion="0")
         warnings.append(f"{name} has no effect on {model.id} and was ignored")
         return None
     low, high, _ = bounds
@@ -234,6 +237,5 @@ def _check_encoding(request: GenerationRequest) -> None:
         resolve_encoding(request.format, request.audio_settings)
     except UnsupportedEncoding as error:
         kind = UnsupportedParameter if error.param == "audio_settings" else InvalidRequest
-        raise kind(
-            str(error), param=error.param, suggestion=" or ".join(map(str, error.nearest)) or None
-        ) from error
+        nearest = " or ".join(map(str, error.nearest))
+        raise kind(str(error), param=error.param, suggestion=nearest or LOSSY_FORMATS) from error

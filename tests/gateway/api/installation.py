@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import signal
 import socket
 import uuid
 from collections.abc import AsyncIterator
@@ -12,7 +13,6 @@ from unittest import mock
 
 import httpx
 import msgspec
-import uvicorn
 
 import billing
 from gateway.app import create_app
@@ -20,6 +20,7 @@ from gateway.audio import CONTENT_TYPES
 from gateway.auth.directory import KeyLimits, create_key, create_organization, create_project
 from gateway.auth.keys import derive_pepper
 from gateway.bootstrap import Live, open_http
+from gateway.cli.http_server import Config, Server
 from gateway.config_watch import bump_revision
 from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id, parse_id
@@ -139,7 +140,10 @@ class Installation(msgspec.Struct, kw_only=True):
 
     async def finish(self, job_id: str, *, error: JobErrorCode | None = None, data: bytes = SONG) -> None:
         """End a job as a worker would, with a file that is no music, or with an error."""
-        claim = await self.claim(job_id)
+        await self.end(await self.claim(job_id), error=error, data=data)
+
+    async def end(self, claim: queue.Claim, *, error: JobErrorCode | None = None, data: bytes = SONG) -> None:
+        """The same with a job that was claimed before."""
         ending = settlement.Ending(
             job_id=claim.job_id,
             fence=claim.fence,
@@ -154,8 +158,10 @@ class Installation(msgspec.Struct, kw_only=True):
         """Take this one job from the queue; the others stay."""
         wanted = parse_id(job_id)
         async with self.live.pool.acquire() as conn, conn.transaction():
-            await conn.execute("UPDATE job SET queue = 'mine' WHERE id = $1 AND status = 'queued'", wanted)
-            claims = await queue.claim(conn, worker_id=new_id(), queues=["mine"], backend="engine", limit=1)
+            # A queue of its own: what other tests have claimed and left is queued again where it was.
+            mine = f"only {job_id}"
+            await conn.execute("UPDATE job SET queue = $2 WHERE id = $1 AND status = 'queued'", wanted, mine)
+            claims = await queue.claim(conn, worker_id=new_id(), queues=[mine], backend="engine", limit=1)
         assert [claim.job_id for claim in claims] == [wanted]
         return claims[0]
 
@@ -180,6 +186,11 @@ class Installation(msgspec.Struct, kw_only=True):
             file_name=f"song.{request.format}",
         )
         return JobResult(tracks=(track,), deterministic=True)
+
+
+def facts_of(job: dict[str, Any]) -> dict[str, Any]:
+    """A job object without its estimates, which another job may change at any moment."""
+    return {name: value for name, value in job.items() if name not in {"queue_position", "eta_seconds"}}
 
 
 def settings_for(dsn: str, home: Path, **more: str) -> Settings:
@@ -210,14 +221,12 @@ async def running(dsn: str, home: Path, **more: str) -> AsyncIterator[Installati
 async def _served(live: Live) -> AsyncIterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        server = uvicorn.Server(
-            uvicorn.Config(create_app(live), access_log=False, log_config=None, server_header=False)
-        )
+        server = Server(Config(create_app(live)), on_exit=live.job_watch.stop)
         with mock.patch.object(server, "capture_signals", contextlib.nullcontext):
             serving = asyncio.create_task(server.serve([listener]))
             while not server.started:
                 assert not serving.done()
                 await asyncio.sleep(0.005)
             yield f"http://127.0.0.1:{port}"
-            server.should_exit = True
+            server.handle_exit(signal.SIGTERM, None)
             await serving

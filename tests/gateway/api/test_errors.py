@@ -110,9 +110,12 @@ async def test_what_is_not_there_is_404(customer: Customer) -> None:
     ("method", "path", "allowed"),
     [
         ("PUT", "/v1/jobs", {"GET"}),
+        ("PUT", "/v1/jobs/", {"GET"}),
+        ("PUT", "/v1//jobs/", {"GET"}),
         ("GET", "/v1/audio/generations", {"POST"}),
         ("PATCH", "/v1/jobs/" + "0" * 32, {"GET", "DELETE"}),
         ("POST", "/v1/models", {"GET"}),
+        ("POST", "/audio/a/b.flac", {"GET", "HEAD"}),
         ("DELETE", "/healthz", {"GET"}),
     ],
 )
@@ -121,8 +124,16 @@ async def test_a_wrong_method_is_told_the_right_ones(
 ) -> None:
     answer = await customer.http.request(method, path, headers=customer.headers())
     error = await check(customer.http, answer, 405, "method_not_allowed")
-    assert set(answer.headers["allow"].split(", ")) == allowed
+    assert set(answer.headers["allow"].split(", ")) == {*allowed, "OPTIONS"}
     assert all(name in error["message"] for name in allowed)
+    asked = await customer.http.request("OPTIONS", path)
+    assert (asked.status_code, asked.headers["allow"], asked.content) == (204, answer.headers["allow"], b"")
+
+
+async def test_a_path_that_is_not_there_takes_no_method(customer: Customer) -> None:
+    for method in ("OPTIONS", "PUT", "REPORT"):
+        answer = await customer.http.request(method, "/v1/nothing", headers=customer.headers())
+        await check(customer.http, answer, 404, "not_found")
 
 
 async def test_a_body_may_be_too_large_or_no_json(customer: Customer) -> None:

@@ -246,30 +246,71 @@ async def test_an_unknown_name_is_answered_with_the_nearest(
 
 
 @pytest.mark.parametrize(
-    ("fields", "param", "suggestion"),
+    ("audio_format", "settings", "param", "suggestion"),
     [
-        ({"format": "mp3", "audio_settings": {"bitrate": 129}}, "bitrate", "128 or 160"),
-        ({"format": "mp3", "audio_settings": {"bitrate": 10**30}}, "bitrate", "320"),
-        ({"format": "mp3", "audio_settings": {"channels": 6}}, "channels", "2"),
-        ({"format": "mp3", "audio_settings": {"sample_rate": 44_000}}, "sample_rate", "32000 or 44100"),
-        ({"format": "ogg", "audio_settings": {"bitrate": 500}}, "bitrate", "256"),
+        ("mp3", {"bitrate": 129}, "bitrate", "128 or 160"),
+        ("mp3", {"bitrate": 31}, "bitrate", "32 or 40"),
+        ("mp3", {"bitrate": 321}, "bitrate", "256 or 320"),
+        ("mp3", {"bitrate": 10**30}, "bitrate", "256 or 320"),
+        ("mp3", {"bitrate": 144, "sample_rate": 44_100}, "bitrate", "128 or 160"),
+        ("mp3", {"bitrate": 161, "sample_rate": 24_000}, "bitrate", "144 or 160"),
+        ("mp3", {"bitrate": 192, "sample_rate": 16_000, "channels": 1}, "bitrate", "144 or 160"),
+        ("mp3", {"bitrate": 7, "sample_rate": 8_000}, "bitrate", "8 or 16"),
+        ("mp3", {"bitrate": 80, "sample_rate": 11_025}, "bitrate", "56 or 64"),
+        ("mp3", {"channels": 6}, "channels", "1 or 2"),
+        ("mp3", {"channels": 0}, "channels", "1 or 2"),
+        ("mp3", {"sample_rate": 44_000}, "sample_rate", "32000 or 44100"),
+        ("mp3", {"sample_rate": 96_000}, "sample_rate", "44100 or 48000"),
+        ("ogg", {"bitrate": 500}, "bitrate", "256"),
+        ("ogg", {"bitrate": 47}, "bitrate", "48"),
+        ("ogg", {"bitrate": 256, "channels": 1}, "bitrate", "224"),
+        ("ogg", {"bitrate": 41, "channels": 1, "sample_rate": 8_000}, "bitrate", "40"),
+        ("ogg", {"bitrate": 8, "sample_rate": 8_000}, "bitrate", "16"),
+        ("ogg", {"sample_rate": 11_025}, "sample_rate", "8000 or 12000"),
+        ("ogg", {"sample_rate": 22_050}, "sample_rate", "16000 or 24000"),
+        ("ogg", {"sample_rate": 32_000}, "sample_rate", "24000 or 48000"),
+        ("ogg", {"sample_rate": 44_100, "bitrate": 128}, "sample_rate", "24000 or 48000"),
     ],
 )
 async def test_a_file_that_cannot_be_made_is_answered_with_those_that_can(
-    customer: Customer, fields: dict[str, Any], param: str, suggestion: str
+    customer: Customer, audio_format: str, settings: dict[str, int], param: str, suggestion: str
 ) -> None:
-    error = await refusal(customer, **fields)
-    assert (error["param"], error["suggestion"]) == (f"audio_settings.{param}", suggestion)
+    error = await refusal(customer, format=audio_format, audio_settings=settings)
+    assert (error["code"], error["param"]) == ("invalid_request", f"audio_settings.{param}")
+    assert error["suggestion"] == suggestion
+    assert error["message"].startswith(f"audio_settings.{param}={settings[param]} is not offered")
+    assert error["message"].endswith(f"Nearest: {suggestion}")
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "settings"),
+    [
+        ("mp3", {"bitrate": 32}),
+        ("mp3", {"bitrate": 320, "channels": 1}),
+        ("mp3", {"bitrate": 8, "channels": 1, "sample_rate": 8_000}),
+        ("mp3", {"sample_rate": 44_100}),
+        ("ogg", {"bitrate": 48}),
+        ("ogg", {"bitrate": 256}),
+        ("ogg", {"bitrate": 32, "channels": 1}),
+        ("ogg", {"sample_rate": 8_000, "channels": 1}),
+    ],
+)
+async def test_a_file_that_can_be_made_is_ordered_as_wished(
+    customer: Customer, audio_format: str, settings: dict[str, int]
+) -> None:
+    job = await accepted(customer, format=audio_format, audio_settings=settings)
+    stored = await customer.stored(job)
+    assert (stored.format, stored.audio_settings) == (audio_format, AudioSettings(**settings))
 
 
 async def test_lossless_files_have_no_settings(customer: Customer) -> None:
-    for audio_format in ("flac", "wav"):
-        error = await refusal(customer, format=audio_format, audio_settings={"bitrate": 128})
-        assert (error["code"], error["param"]) == ("unsupported_parameter", "audio_settings")
+    for audio_format in ("flac", "wav", None):  # FLAC if nothing is said
+        for settings in ({"bitrate": 128}, {"channels": 2}, {"sample_rate": 48_000}):
+            error = await refusal(customer, format=audio_format, audio_settings=settings)
+            assert (error["code"], error["param"]) == ("unsupported_parameter", "audio_settings")
+            assert error["suggestion"] == "format mp3 or ogg"
     await accepted(customer, format="wav", audio_settings={})
-    settings = {"bitrate": 128, "channels": 1, "sample_rate": 44_100}
-    stored = await customer.stored(await accepted(customer, format="mp3", audio_settings=settings))
-    assert stored.audio_settings == AudioSettings(**settings)
+    await accepted(customer, format="flac", audio_settings={"bitrate": None})
 
 
 async def test_metadata_comes_back_and_is_bounded(customer: Customer) -> None:

@@ -3,14 +3,18 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.dialects.json_body import decode_body
+from gateway.errors import InvalidRequest
 from tests.gateway.api.installation import Customer
 
 PATH = "/v1/audio/generations"
 GOOD = {"model": "sandbox", "prompt": "a calm piano", "audio_duration": 5}
+ANYTHING = msgspec.json.Decoder()
 
 
 def nested(depth: int, open_: str = "[", close: str = "]", core: str = "") -> str:
@@ -120,9 +124,115 @@ async def test_what_is_ignored_may_be_deep_as_long_as_it_can_be_read(customer: C
         assert answer.status_code in {202, 400}, answer.text
 
 
-async def test_of_a_repeated_name_the_last_one_counts(customer: Customer) -> None:
-    answer = await post(customer, b'{"model":"nonsense","prompt":"x","model":"sandbox","audio_duration":5}')
-    assert (answer.status_code, answer.json()["model"]) == (202, "sandbox")
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b'{"model":"nonsense","prompt":"x","model":"sandbox","audio_duration":5}', "model"),
+        (with_field("prompt", '"a calm piano"'), "prompt"),
+        (with_field("bpm", 'null, "bpm": 90'), "bpm"),
+        (with_field("\\u0070rompt", '"a loud piano"'), "prompt"),
+        (with_field("audio_settings", '{"bitrate": 128, "bitrate": 192}'), "audio_settings.bitrate"),
+        (with_field("metadata", '{"a": "1", "\\u0061": "2"}'), "metadata.a"),
+        (with_field("metadata", '{"\U0001f3b5": "1", "\\ud83c\\udfb5": "2"}'), "metadata.\U0001f3b5"),
+        (with_field("metadata", '{"": "1", "": "2"}'), "metadata."),
+        (with_field("user", '[1, {"a": {"b": 1, "b": 1}}, {"c": 1}]'), "user.a.b"),
+        (with_field("user", "[" + '{"a": 1},' * 1_000 + '{"z": 1, "y": 2, "z": 3}]'), "user.z"),
+        (with_field("user", nested(800, '{"a":', "}", '{"b":1,"b":1}')), ("user" + ".a" * 800 + ".b")[-200:]),
+        (b"\r\n\t " + with_field("seed", '1 , "seed" : 1'), "seed"),
+    ],
+    ids=lambda case: case[:60] if isinstance(case, str) else "",
+)
+async def test_a_name_that_is_given_twice_is_refused(customer: Customer, body: bytes, param: str) -> None:
+    answer = await post(customer, body)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_request", param)
+    assert "given twice" in error["message"]
+    assert len(error["message"]) < 300
+    assert await customer.count_jobs() == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": 'say "prompt": "x", "prompt": "y"'},
+        {"prompt": '{"a":1,"a":2}', "lyrics": '"prompt":"prompt"'},
+        {"prompt": ': : "model":', "metadata": {"model": "model", "prompt": "prompt", "a:": '":"'}},
+        {"metadata": {"a": "1", "A": "2", "a ": "3", "\u0430": "4", "": "5", "e\u0301": "6", "\xe9": "7"}},
+        {"user": [{"a": 1}, {"a": 1}, {"b": {"a": 1}}], "audio_settings": {"bitrate": 192}, "format": "mp3"},
+        {"lyrics": "\\", "negative_prompt": '\\"', "user": '\\\\"'},
+    ],
+)
+async def test_the_same_text_elsewhere_is_no_repetition(customer: Customer, fields: dict[str, Any]) -> None:
+    for separators in ((",", ":"), (" ,\n", "\t: ")):
+        for ascii_only in (True, False):
+            body = json.dumps(GOOD | fields, separators=separators, ensure_ascii=ascii_only).encode()
+            answer = await post(customer, b" \r\n\t" + body + b"\n ")
+            assert answer.status_code == 202, answer.text
+
+
+objects = st.lists(
+    st.tuples(st.text("ab", max_size=2), st.integers(0, 1) | st.just("x")), min_size=0, max_size=5
+)
+
+
+@given(pairs=objects, inner=objects, escapes=st.booleans())
+def test_exactly_the_repeated_names_are_refused(
+    pairs: list[tuple[str, Any]],
+    inner: list[tuple[str, Any]],
+    escapes: bool,  # noqa: FBT001 - a case of the table
+) -> None:
+    raw = written([*pairs, ("inner", inner)], escapes=escapes)
+    outer_names, inner_names = [name for name, _ in pairs], [name for name, _ in inner]
+    if len(set(outer_names)) == len(outer_names) and len(set(inner_names)) == len(inner_names):
+        assert decode_body(raw.encode(), ANYTHING) == {**dict(pairs), "inner": dict(inner)}
+        return
+    with pytest.raises(InvalidRequest) as refusal:
+        decode_body(raw.encode(), ANYTHING)
+    place = refusal.value.param or ""
+    names = inner_names if place.startswith("inner.") else outer_names
+    assert names.count(place.removeprefix("inner.")) > 1
+
+
+def written(pairs: list[tuple[str, Any]], *, escapes: bool) -> str:
+    """An object, with every second name in escapes if so wished."""
+    parts = []
+    for number, (name, value) in enumerate(pairs):
+        spelled = "".join(f"\\u{ord(char):04x}" for char in name) if escapes and number % 2 else name
+        text = written(value, escapes=escapes) if isinstance(value, list) else json.dumps(value)
+        parts.append(f'"{spelled}":{text}')
+    return "{" + ",".join(parts) + "}"
+
+
+def test_a_name_given_twice_above_what_is_too_deep_is_one_refusal() -> None:
+    for depth in range(850, 1_000):
+        raw = '[{"a":1,"a":1},' + nested(depth) + "]"
+        with pytest.raises(InvalidRequest):
+            decode_body(raw.encode(), ANYTHING)
+
+
+async def test_a_megabyte_of_brackets_is_refused_unread(customer: Customer) -> None:
+    for value in (
+        "[" + "[]," * 300_000 + "0]",
+        "[" + '{"":0},' * 120_000 + "0]",
+        "[" + "{}," * 300_000 + "0]",
+    ):
+        answer = await post(customer, with_field("user", value))
+        assert answer.status_code == 400
+        assert "values" in answer.json()["error"]["message"]
+    assert await customer.count_jobs() == 0
+
+
+async def test_all_fields_at_their_longest_are_not_too_many_values(customer: Customer) -> None:
+    fields = {
+        "prompt": "," * 4_000,
+        "lyrics": "[{" * 5_000,
+        "negative_prompt": "," * 4_000,
+        "metadata": {f"{number:02}" + "," * 62: "," * 512 for number in range(16)},
+        "user": " " * 100_000,
+    }
+    answer = await post(customer, json.dumps(GOOD | fields).encode())
+    assert answer.status_code == 202, answer.text
 
 
 async def test_two_megabytes_are_too_many(customer: Customer) -> None:

@@ -19,6 +19,7 @@ import soundfile
 
 from gateway.embedded import EmbeddedPostgres
 from tests.databases import fresh_database
+from tests.gateway.api.event_stream import following
 from tests.gateway.api.installation import SECRET, Customer, Installation, running
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -229,6 +230,19 @@ async def test_a_running_job_can_be_cancelled_and_is_free(listener: Customer) ->
     job = await ended(listener, job)
     assert (job["status"], job["error"]["code"]) == ("failed", "job_cancelled")
     assert (job["error"]["charged"], job["cost"]["charged"]) == (False, False)
+
+
+async def test_a_stream_shows_the_song_being_made(listener: Customer) -> None:
+    await song(listener)  # only from the last songs can be told how fast the worker is
+    job = await listener.submitted(key=listener.test_key, prompt="slow:5")
+    async with asyncio.timeout(WAIT_SECONDS), following(listener, job) as stream:
+        told = await stream.rest()
+    *way, last = told
+    assert (last.name, last.data["status"], last.data["id"]) == ("completed", "completed", job["id"])
+    progress = [event.data["progress"] for event in way if event.data["status"] == "processing"]
+    assert progress == sorted(progress)
+    assert len({part for part in progress if 0 < part < 1}) >= 2
+    assert way[-1].data["eta_seconds"] >= 0
 
 
 async def test_ready_means_that_somebody_renders(studio: Installation) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from engine import EngineRequest, Finished
+from engine.composer.runner import MODEL, ComposerRunner
 from gateway.audio import MASTER_SAMPLE_RATE, EncodedFile, Encoder
 
 Samples = npt.NDArray[np.float32]
@@ -41,3 +43,15 @@ def encoder() -> Encoder:
 @pytest.fixture
 async def master(encoder: Encoder, song: Samples, tmp_path: Path) -> EncodedFile:
     return await encoder.write_master(song, sample_rate=MASTER_SAMPLE_RATE, folder=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def composed() -> Samples:
+    """30 s of a song, as the sandbox model makes it."""
+    request = EngineRequest(
+        id="song", model=MODEL, prompt="pop song", lyrics="", frames=30 * MASTER_SAMPLE_RATE, seed=1
+    )
+    for event in ComposerRunner(threads=1).run([request], lambda _: True):
+        if isinstance(event, Finished):
+            return event.result.samples
+    raise AssertionError("no song")

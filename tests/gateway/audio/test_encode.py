@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import psutil
 import pytest
 import soundfile
@@ -15,53 +14,14 @@ from gateway.audio import (
     MASTER,
     MASTER_SAMPLE_RATE,
     AudioFormat,
-    AudioSettings,
     EncodedFile,
     EncodeFailed,
     Encoder,
     Encoding,
     resolve_encoding,
 )
-from gateway.audio.ffmpeg import find_ffmpeg, run_ffmpeg
-from gateway.audio.formats import MP3_BITRATES_KBPS, OGG_BITRATES_KBPS, legal_bitrates_kbps
-from gateway.audio.mp3 import read_mp3
-
-Samples = npt.NDArray[np.float32]
-
-
-def some(bitrates: tuple[int, ...]) -> tuple[int, ...]:
-    """All of MP3's; of Vorbis's whole ranges both ends and some between."""
-    return bitrates if len(bitrates) < 20 else (*bitrates[::16], bitrates[-1])
-
-
-SAMPLE = [
-    *((AudioFormat.MP3, rate, 1 + rate % 16 // 8, MP3_BITRATES_KBPS[rate][-1]) for rate in MP3_BITRATES_KBPS),
-    (AudioFormat.MP3, 48_000, 1, 32),
-    (AudioFormat.MP3, 44_100, 2, 192),
-    (AudioFormat.OGG, 8_000, 1, 40),
-    (AudioFormat.OGG, 12_000, 2, 96),
-    (AudioFormat.OGG, 16_000, 1, 60),
-    (AudioFormat.OGG, 24_000, 2, 133),
-    (AudioFormat.OGG, 48_000, 2, 160),
-]
-EVERY = [
-    (audio_format, rate, channels, kbps)
-    for audio_format, rates in ((AudioFormat.MP3, MP3_BITRATES_KBPS), (AudioFormat.OGG, OGG_BITRATES_KBPS))
-    for rate in rates
-    for channels in (1, 2)
-    for kbps in some(legal_bitrates_kbps(audio_format, sample_rate=rate, channels=channels))
-]
-
-
-def lossy(audio_format: AudioFormat, rate: int, channels: int, kbps: int) -> Encoding:
-    return resolve_encoding(audio_format, AudioSettings(bitrate=kbps, channels=channels, sample_rate=rate))
-
-
-async def decode(made: EncodedFile) -> Samples:
-    """`[channels, frames]` as ffmpeg hears it."""
-    raw = made.path.with_suffix(".f32")
-    await run_ffmpeg(find_ffmpeg(), ["-i", str(made.path), "-f", "f32le", str(raw)], timeout_seconds=30)
-    return np.fromfile(raw, "<f4").reshape(-1, made.channels).T
+from gateway.audio.ffmpeg import run_ffmpeg
+from tests.gateway.audio.listening import Samples, heard_by_ffmpeg, lossy
 
 
 def listing(folder: Path) -> list[Path]:
@@ -71,35 +31,6 @@ def listing(folder: Path) -> list[Path]:
 def encoders_running() -> list[psutil.Process]:
     """Other children, such as the tests' database, are not ours to count."""
     return [child for child in psutil.Process().children() if child.name().startswith("ffmpeg")]
-
-
-def mean_kbps(made: EncodedFile) -> float:
-    """Of the Vorbis packets alone: code books and page headers would weigh too much in a short file."""
-    data, place, sizes = made.path.read_bytes(), 0, []
-    while place < len(data):
-        segments = data[place + 26]
-        sizes.append(sum(data[place + 27 : place + 27 + segments]))
-        place += 27 + segments + sizes[-1]
-    return sum(sizes[2:]) * 8 / made.duration_seconds / 1000
-
-
-async def check_lossy(made: EncodedFile, encoding: Encoding) -> None:
-    """Length exact for both decoders, and the bitrate that was asked for."""
-    heard, info = await decode(made), soundfile.info(made.path)
-    assert heard.shape == (encoding.channels, made.frames)
-    assert (info.frames, info.samplerate, info.channels) == (made.frames, made.sample_rate, made.channels)
-    assert encoding.bitrate_kbps is not None
-    if encoding.format is AudioFormat.MP3:
-        with made.path.open("rb") as file:
-            _, frames = read_mp3(file)
-        assert {frame.bitrate_kbps for frame in frames} == {encoding.bitrate_kbps}
-    else:
-        assert mean_kbps(made) == pytest.approx(encoding.bitrate_kbps, rel=0.05)
-
-
-def likeness(left: Samples, right: Samples) -> float:
-    """Correlation without any shift: 1 is the same sound at the same moment."""
-    return float(np.corrcoef(left.ravel(), right.ravel())[0, 1])
 
 
 async def test_the_master_holds_every_24_bit_sample(encoder: Encoder, song: Samples, tmp_path: Path) -> None:
@@ -148,72 +79,14 @@ async def test_wav_is_plain_dithered_16_bit_pcm(
     assert float(error.std()) == pytest.approx(0.5, abs=0.05)  # TPDF (1/6) and rounding (1/12): variance 1/4
 
 
-@pytest.mark.parametrize("wishes", SAMPLE)
-async def test_lossy_files_have_the_exact_length_and_bitrate(
-    encoder: Encoder, master: EncodedFile, tmp_path: Path, wishes: tuple[AudioFormat, int, int, int]
-) -> None:
-    encoding = lossy(*wishes)
-    made = await encoder.encode(master, encoding, folder=tmp_path)
-    assert abs(made.frames - master.frames * encoding.sample_rate / MASTER_SAMPLE_RATE) <= 0.5
-    await check_lossy(made, encoding)
-
-
-@pytest.mark.slow
-async def test_every_legal_bitrate_is_made_exactly(encoder: Encoder, song: Samples, tmp_path: Path) -> None:
-    master = await encoder.write_master(song, sample_rate=MASTER_SAMPLE_RATE, folder=tmp_path)
-    for combination in EVERY:
-        encoding = lossy(*combination)
-        made = await encoder.encode(master, encoding, folder=tmp_path)
-        await check_lossy(made, encoding)
-        made.path.unlink()
-        made.path.with_suffix(".f32").unlink()
-
-
-@pytest.mark.parametrize(
-    "encoding", [lossy(AudioFormat.MP3, 48_000, 2, 320), lossy(AudioFormat.OGG, 48_000, 2, 192)]
-)
-async def test_lossy_sound_is_the_song_and_in_time(
-    encoder: Encoder, master: EncodedFile, song: Samples, tmp_path: Path, encoding: Encoding
-) -> None:
-    made = await encoder.encode(master, encoding, folder=tmp_path)
-    assert likeness(await decode(made), song) > 0.99
-
-
-async def test_mono_is_the_mean_of_both_channels(
-    encoder: Encoder, master: EncodedFile, song: Samples, tmp_path: Path
-) -> None:
-    made = await encoder.encode(master, lossy(AudioFormat.MP3, 48_000, 1, 192), folder=tmp_path)
-    heard, mean = await decode(made), song.mean(axis=0)
-    assert likeness(heard, mean) > 0.99
-    assert float(heard.std()) == pytest.approx(float(mean.std()), rel=0.04)  # LAME turns down by 3 %
-
-
-async def test_a_resampled_file_keeps_time(
-    encoder: Encoder, master: EncodedFile, song: Samples, tmp_path: Path
-) -> None:
-    made = await encoder.encode(master, lossy(AudioFormat.MP3, 24_000, 2, 160), folder=tmp_path)
-    assert likeness(await decode(made), song[:, ::2]) > 0.99
-
-
 async def test_mono_at_another_rate_becomes_a_48_khz_stereo_master(
     encoder: Encoder, song: Samples, tmp_path: Path
 ) -> None:
     made = await encoder.write_master(song[:1, : 44_100 * 3], sample_rate=44_100, folder=tmp_path)
-    heard = await decode(made)
+    heard = await heard_by_ffmpeg(made)
     assert (made.sample_rate, made.channels, made.frames) == (48_000, 2, 144_000)
     assert np.array_equal(heard[0], heard[1])
     assert float(heard.std()) == pytest.approx(float(song[0, : 44_100 * 3].std()), rel=0.02)
-
-
-@pytest.mark.parametrize("rate", [48_000, 24_000])
-async def test_an_mp3_is_exact_where_the_padding_exceeds_a_frame(
-    encoder: Encoder, song: Samples, tmp_path: Path, rate: int
-) -> None:
-    for frames in range(20_000, 21_200, 40):
-        part = song[:, :frames]
-        master = await encoder.write_master(part, sample_rate=MASTER_SAMPLE_RATE, folder=tmp_path)
-        made = await encoder.encode(master, lossy(AudioFormat.MP3, rate, 2, 64), folder=tmp_path)
-        assert made.frames == soundfile.info(made.path).frames == frames * rate // MASTER_SAMPLE_RATE
 
 
 async def test_every_format_can_be_made_here(encoder: Encoder, tmp_path: Path) -> None:

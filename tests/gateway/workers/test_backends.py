@@ -1,8 +1,11 @@
 """What every backend promises, whether it is the engine, the rehearsal in front of it, or the double."""
 
+import asyncio
+import gc
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +134,22 @@ async def test_a_cancelled_task_ends_soon(backend: Backend, *, test: bool) -> No
     assert state.code is JobErrorCode.JOB_CANCELLED
     assert time.monotonic() - started < 15
     await backend.cancel(remote)
+
+
+async def test_a_task_that_is_polled_cancelled_and_forgotten_leaves_no_complaint(backend: Backend) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    for polls in (1, 3):
+        remote = await backend.submit(task_of(seconds=300, prompt="hang on, slow:20", test=True))
+        for _ in range(polls):
+            await backend.poll(remote)
+        await backend.cancel(remote)
+        if polls > 1:
+            await play(backend, remote)
+        backend.forget(remote)
+    await asyncio.sleep(1)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_cancelling_what_it_never_had_changes_nothing(backend: Backend) -> None:
