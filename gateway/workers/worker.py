@@ -213,18 +213,18 @@ class Worker:
         """Wake up on NOTIFY; while there is no connection, polling alone does it."""
         while True:
             closed = asyncio.Event()
+            conn = None
             try:
                 conn = await self._connect()
                 conn.add_termination_listener(lambda _, closed=closed: closed.set())
                 await conn.add_listener(queue.CHANNEL, lambda *_: self._wake.set())
+                await closed.wait()
             except DATABASE_ERRORS as error:
                 log.warning("worker.listen_failed", error=type(error).__name__)
                 await asyncio.sleep(POLL_SECONDS)
-                continue
-            try:
-                await closed.wait()
             finally:
-                conn.terminate()
+                if conn is not None:
+                    conn.terminate()
 
     async def _finish(
         self,

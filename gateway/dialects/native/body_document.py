@@ -16,6 +16,7 @@ from gateway.dialects.native.answer_document import Facts, derived_schema, descr
 from gateway.dialects.native.body import ALIASES, AudioSettingsBody, GenerationBody
 from gateway.dialects.native.validation import (
     BPM_RANGE,
+    MAX_KEY_SCALE_CHARACTERS,
     MAX_LYRICS_CHARACTERS,
     MAX_METADATA_KEY_CHARACTERS,
     MAX_METADATA_PAIRS,
@@ -74,7 +75,7 @@ _GENERATION: Final[dict[str, tuple[str, Facts]]] = {
     "bpm": ("Beats per minute.", {**_range(*BPM_RANGE), "examples": [120]}),
     "key_scale": (
         "A key: a note and major or minor.",
-        {"pattern": _KEY_SCALE, "max_length": 32, "examples": ["C major", "F# minor"]},
+        {"pattern": _KEY_SCALE, "max_length": MAX_KEY_SCALE_CHARACTERS, "examples": ["C major", "F# minor"]},
     ),
     "time_signature": ("Beats in a bar.", _choice(TIME_SIGNATURES)),
     "vocal_language": (

@@ -28,6 +28,7 @@ MAX_LYRICS_CHARACTERS: Final = 10_000
 MAX_METADATA_PAIRS: Final = 16
 MAX_METADATA_KEY_CHARACTERS: Final = 64
 MAX_METADATA_VALUE_CHARACTERS: Final = 512
+MAX_KEY_SCALE_CHARACTERS: Final = 32
 BPM_RANGE: Final = (30, 300)
 SHIFT_RANGE: Final = (0.0, 10.0)
 RANDOM_SEED: Final = -1
@@ -197,7 +198,7 @@ def _response_format(value: str | None) -> ResponseFormat:
 def _key_scale(value: str | None) -> str | None:
     if value is None:
         return None
-    normal = normalize_key_scale(value[:32])
+    normal = normalize_key_scale(value) if len(value) <= MAX_KEY_SCALE_CHARACTERS else None
     if normal is None:
         raise InvalidRequest(
             "key_scale is not a key: write a note and major or minor", param="key_scale", suggestion="C major"

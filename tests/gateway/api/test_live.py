@@ -26,6 +26,12 @@ PATIENCE_SECONDS = 30
 FIELDS = {"job_id", "status", "progress", "queue_position", "eta_seconds"}
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine, places in the queue are known."""
+    monkeypatch.setattr("gateway.jobs.forecast.PATIENCE_SECONDS", float(PATIENCE_SECONDS))
+
+
 async def beat(installation: Installation, claim: queue.Claim, progress: float) -> None:
     async with installation.live.pool.acquire() as conn:
         await queue.beat(conn, [queue.Beat(job_id=claim.job_id, fence=claim.fence, progress=progress)])

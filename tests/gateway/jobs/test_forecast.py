@@ -129,6 +129,12 @@ def test_without_history_or_workers_nobody_knows_when(missing: dict[str, Any]) -
     assert survey.seconds_left(running_job(progress=0.5, started=timedelta(0)), 0.0) is None
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine, the first survey is waited for."""
+    monkeypatch.setattr(forecast_module, "PATIENCE_SECONDS", 20.0)
+
+
 @pytest.fixture
 async def forecast(pool: Pool) -> AsyncIterator[Forecast]:
     opened = Forecast(pool)
@@ -240,6 +246,7 @@ async def test_a_database_that_is_away_costs_the_estimates_only(
     lost = Forecast(pool)
     await pool.close()
     assert await lost.outlook(job) == UNKNOWN
+    monkeypatch.setattr(forecast_module, "PATIENCE_SECONDS", 0.01)
     monkeypatch.setattr(forecast_module, "TIMEOUT_SECONDS", 0.01)
     async with asyncpg.create_pool(database, min_size=1, max_size=1) as busy, busy.acquire():
         waiting = Forecast(busy)
