@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
@@ -15,7 +14,7 @@ from gateway.dialects.native import errors, routes
 from gateway.dialects.native.answer_document import AnswerSchemas
 from gateway.dialects.native.body_document import BodySchemas
 from gateway.dialects.native.description import DescribedConfig
-from gateway.dialects.native.guarding import Desk
+from gateway.dialects.native.guarding import Desk, GatewayApp
 from gateway.dialects.native.methods import AnswerOptions
 from gateway.errors import GatewayError
 from gateway.observability import ObserveRequests
@@ -23,7 +22,7 @@ from gateway.observability import ObserveRequests
 MAX_BODY_BYTES = 1_000_000
 
 
-def create_app(live: Live) -> Litestar:
+def create_app(live: Live) -> GatewayApp:
     """The application on objects that `bootstrap` has opened and will close."""
     dependencies: dict[str, Any] = {
         "pool": live.pool,
@@ -32,7 +31,7 @@ def create_app(live: Live) -> Litestar:
         "settings": live.settings,
         "process_metrics": live.metrics,
     }
-    app = Litestar(
+    app = GatewayApp(
         route_handlers=[
             routes.router,
             downloads.router,
@@ -53,7 +52,7 @@ def create_app(live: Live) -> Litestar:
         plugins=[BodySchemas(), AnswerSchemas()],
         on_app_init=[_quiet],
     )
-    app.state["desk"] = Desk(
+    app.desk = Desk(
         keys=live.keys,
         jobs=live.jobs,
         catalog=live.catalog,

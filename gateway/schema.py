@@ -9,6 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -27,7 +28,12 @@ class SchemaError(Exception):
 
 def upgrade(dsn: str) -> str:
     """Bring the schema to this program's revision; returns it. Safe to call from many processes."""
-    return asyncio.run(_upgrade(dsn))
+    try:
+        return asyncio.run(_upgrade(dsn))
+    except DBAPIError as error:
+        # The driver's own error, as everywhere else: it is two wrappings down.
+        cause = error.orig.__cause__ if error.orig is not None else None
+        raise (cause or error) from error
 
 
 async def check(conn: billing.Connection) -> None:

@@ -2,7 +2,7 @@
 
 uvicorn has no limit on heads, closes neither trickled heads nor slow bodies, answers garbage behind a
 request before that request itself, and takes early answers from clients that are still sending. Here
-one sweep a second looks at all connections; a request costs no timer.
+one sweep a second looks at all connections; a request costs neither a timer nor a look at the clock.
 """
 
 import asyncio
@@ -26,6 +26,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from gateway.dialects.native.errors import error_envelope, error_headers
 from gateway.errors import GatewayError, HeadTooLarge, InvalidRequest, Overloaded, RequestTimeout
 
+GATHERED_BYTES: Final = 16 * 1024
+"""What one write to a connection waits for at most."""
 _OTHER_FILES: Final = 256
 """Descriptors that connections leave to the database, the store and the rest."""
 
@@ -120,8 +122,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection: never more than its limits, never an answer out of turn."""
 
     _phase = Phase.NEW
-    _since: float
-    """When the phase began; moved on while it is not the client that is waited for."""
+    _since: float | None = None
+    """When a sweep first saw this phase; moved on while it is not the client that is waited for."""
     _bytes = 0
     """Of this message, give or take what it shares a packet with."""
     _packet_bytes = 0
@@ -140,23 +142,41 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """One more, if there is room."""
         super().connection_made(transport)
-        self._exit = LingeringTransport(transport, self._limits, self.loop)
+        self._exit = LingeringTransport(transport, self._limits)
         self.transport = cast("asyncio.Transport", self._exit)
-        self._since = self.loop.time()
         if len(self.connections) > self._limits.connections:
             self._refuse(Overloaded("there are too many connections", retry_after_seconds=1))
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless all has been said."""
-        if self._refusal is not None or self.transport.is_closing():
+        if self._refusal is not None or self._exit.is_leaving:
             self._exit.drop(data)
             return
-        if self._phase is Phase.DONE or self._phase is Phase.NEW:
-            self._begin(Phase.HEAD)
-            self._bytes = 0
+        if self._phase is Phase.BODY:
+            self._more_body(data)
+            return
+        if self._phase is not Phase.HEAD:
+            self._begin_head()
+        self._parse(data)
+
+    def _more_body(self, data: bytes) -> None:
+        cycle = self.cycle
+        before = len(cycle.body)
+        self._parse(data)
+        if cycle is not self.cycle or self._phase is not Phase.BODY:
+            return
+        if cycle.response_complete:
+            self._exit.drop(data)
+        elif len(cycle.body) > before:
+            self._barren_bytes = 0
+        else:
+            self._barren_bytes += len(data)
+            if self._barren_bytes > self._limits.head_bytes:
+                self._refuse(HeadTooLarge("there are too many bytes between those of the body"))
+
+    def _parse(self, data: bytes) -> None:
         self._packet_bytes = len(data)
         self._bytes += len(data)
-        self._barren_bytes += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
@@ -167,10 +187,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if self._phase is Phase.HEAD and self._bytes > self._limits.head_bytes:
             self._refuse(self._head_too_large())
-        elif self._phase is Phase.BODY and self._barren_bytes > self._limits.head_bytes:
-            self._refuse(HeadTooLarge("there are too many bytes between those of the body"))
-        elif self._phase is Phase.BODY and self.cycle.response_complete:
-            self._exit.drop(data)
 
     def _feed(self, data: bytes) -> None:
         while data:
@@ -178,6 +194,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 if not self._is_declining:
+                    self._exit.flush()
                     self.transport = self._exit.inner
                     self.handle_websocket_upgrade()
                     return
@@ -197,16 +214,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 lines.append(b"%b: %b" % (name, value))
         return b"\r\n".join([*lines, b"", b""])
 
-    def _begin(self, phase: Phase) -> None:
-        self._phase = phase
-        self._since = self.loop.time()
+    def _begin_head(self) -> None:
+        self._phase = Phase.HEAD
+        self._since = None
+        self._bytes = 0
 
     def on_message_begin(self) -> None:
         """A new request; a packet may hold several."""
         super().on_message_begin()
         if self._phase is not Phase.HEAD:
-            self._begin(Phase.HEAD)
-            self._bytes = 0
+            self._begin_head()
 
     def on_headers_complete(self) -> None:
         """What follows is body, which the application bounds."""
@@ -216,7 +233,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._limits.head_bytes:
                 raise self._head_too_large()
-        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+        is_offer = self.parser.should_upgrade()
+        if is_offer and self.parser.get_method() != b"CONNECT":
             self._is_declining = not self._should_upgrade()
             if self._is_declining:
                 return
@@ -224,24 +242,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.expect_100_continue:
             # Answered early, the client may send the body or not: only a new connection is unambiguous.
             self.cycle.keep_alive = False
-        if not self.parser.should_upgrade():
+        if not is_offer:
             self.headers = []  # what comes behind the body is none of the request's headers
         self._barren_bytes = 0
         self._exit.expects_more = True
         self._exit.dropped_bytes = 0
-        self._begin(Phase.BODY)
-
-    def on_body(self, body: bytes) -> None:
-        """Not only extensions of chunks, and trailers."""
-        self._barren_bytes = 0
-        super().on_body(body)
+        self._phase = Phase.BODY
+        self._since = None
 
     def on_message_complete(self) -> None:
         """The client has said all."""
         if self._is_declining:
             return
         self._exit.expects_more = False
-        self._begin(Phase.DONE)
+        self._phase = Phase.DONE
+        self._since = None
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -249,8 +264,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if self._phase is not Phase.BODY:
-            self._since = self.loop.time()
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
@@ -259,20 +272,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def sweep(self, now: float) -> None:
         """End what has waited for the client for too long."""
-        waited = now - self._since
         self._exit.sweep(now)
         if self.transport.is_closing():
             return
-        if self._phase is Phase.NEW:
-            if waited > self._limits.head_seconds:
-                self.transport.close()  # whoever asked nothing gets no answer
-        elif self._phase is Phase.DONE:
-            if self.cycle.response_complete and waited > self._limits.idle_seconds:
-                self.transport.close()
-        elif self._is_our_move():
+        if self._since is None or self._is_our_move():
             self._since = now
-        elif waited > self._patience_seconds():
-            self._refuse(RequestTimeout("the request did not arrive in time"))
+        elif now - self._since > self._patience_seconds():
+            if self._phase is Phase.NEW or self._phase is Phase.DONE:
+                self.transport.close()  # whoever asks nothing gets no answer
+            else:
+                self._refuse(RequestTimeout("the request did not arrive in time"))
 
     def _is_our_move(self) -> bool:
         if self._phase is Phase.BODY:
@@ -284,7 +293,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete
 
     def _patience_seconds(self) -> float:
-        if self._phase is Phase.HEAD:
+        if self._phase is Phase.DONE:
+            return self._limits.idle_seconds
+        if self._phase is not Phase.BODY:
             return self._limits.head_seconds
         return self._limits.body_seconds + self._bytes / self._limits.body_bytes_per_second
 
@@ -339,28 +350,46 @@ class LingeringTransport:
     writing half is closed first; what comes is dropped until the client is done, or took too long.
     """
 
-    def __init__(self, inner: asyncio.Transport, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, inner: asyncio.Transport, limits: Limits) -> None:
         """`expects_more`: the client is in the middle of a message."""
         self.inner = inner
-        self.write = inner.write
         self.abort = inner.abort
         self.expects_more = False
-        self._limits = limits
-        self._loop = loop
+        self.is_leaving = False
         self.dropped_bytes = 0
+        self._limits = limits
         self._leaving_since: float | None = None
         self._unsent_bytes = 0
         self._unsent_since = 0.0
+        self._gathered: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Soon, with what else is written until then: head and body of an answer are one system call."""
+        if not self._gathered and len(data) < GATHERED_BYTES:
+            asyncio.get_running_loop().call_soon(self.flush)
+            self._gathered.append(data)
+            return
+        self._gathered.append(data)
+        if len(data) >= GATHERED_BYTES or sum(map(len, self._gathered)) >= GATHERED_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Now."""
+        if self._gathered:
+            data = b"".join(self._gathered)
+            self._gathered.clear()
+            self.inner.write(data)
 
     def is_closing(self) -> bool:
         """Nothing more may be written."""
-        return self._leaving_since is not None or self.inner.is_closing()
+        return self.is_leaving or self.inner.is_closing()
 
     def close(self) -> None:
         """Now, or once the client has stopped sending."""
         if self.is_closing():
             return
-        self._leaving_since = self._loop.time()
+        self.flush()
+        self.is_leaving = True
         if self.expects_more:
             self.inner.resume_reading()
             self.inner.write_eof()
@@ -380,11 +409,12 @@ class LingeringTransport:
             self._unsent_bytes, self._unsent_since = unsent_bytes, now
         if unsent_bytes:
             is_stuck = now - self._unsent_since > self._limits.stalled_seconds
+        elif not self.is_closing():
+            is_stuck = False
         else:
-            since = self._leaving_since
-            is_stuck = since is not None and (
-                now - max(since, self._unsent_since) > self._limits.linger_seconds
-            )
+            self._leaving_since = self._leaving_since or now
+            since = max(self._leaving_since, self._unsent_since)
+            is_stuck = now - since > self._limits.linger_seconds
         if is_stuck:
             self.inner.abort()
 

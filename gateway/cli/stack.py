@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import asyncpg
 import httpx
 import msgspec
 
 import gateway
 from gateway.cli.stop_signals import StopSignals
+from gateway.database import DATABASE_ERRORS
 from gateway.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from gateway.file_lock import FileLock
 from gateway.onboarding import FirstKeys, ensure_first_organization
@@ -182,7 +182,7 @@ class Stack:
             return made or msgspec.json.decode(path.read_bytes(), type=FirstKeys)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
-        except (OSError, asyncpg.PostgresError) as error:
+        except DATABASE_ERRORS as error:
             raise UpError(f"the first organization could not be made: {error}") from error
 
     def _await_ready(self) -> None:

@@ -8,13 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from gateway.embedded.control_file import is_closing
 from gateway.embedded.errors import EmbeddedPostgresError
 from gateway.embedded.place import Place
 
 PROC = Path("/proc")
+ORDERLY = signal.SIGINT
+"""Postgres calls it fast: no new clients, a checkpoint, the end."""
+STUCK_SECONDS = 2.0
 STEPS: tuple[tuple[signal.Signals | None, float], ...] = (
-    (None, 3.0),  # Linux told it to stop when its owner died: let it
-    (signal.SIGINT, 60.0),  # "fast": no new clients, a checkpoint, an orderly end
+    (None, STUCK_SECONDS),  # Linux told it to stop when its owner died: let it
+    (ORDERLY, 60.0),
     (signal.SIGQUIT, 10.0),  # "immediate": the next start recovers from the log
     (signal.SIGKILL, 10.0),
 )
@@ -29,8 +33,8 @@ def end_leftovers(place: Place, pause: Callable[[float], None]) -> None:
         for pid in leftovers(place):
             if number is not None:
                 _signal(pid, number)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        began = time.monotonic()
+        while time.monotonic() - began < seconds and not (number is ORDERLY and is_stuck(place, began)):
             if not leftovers(place):
                 # Nobody is attached to the data any more, so the file only misleads: its number
                 # may belong to another process by now, and Postgres would refuse to start.
@@ -38,6 +42,14 @@ def end_leftovers(place: Place, pause: Callable[[float], None]) -> None:
                 return
             pause(0.05)
     raise EmbeddedPostgresError(f"processes {leftovers(place)} of the database in {place.data} do not end")
+
+
+def is_stuck(place: Place, told: float) -> bool:
+    """Whether a server that was told (monotonic) to end in order will never come to it.
+
+    Postgres 18 waits for ever if it was told while it recovered from the crash of one of its processes.
+    """
+    return time.monotonic() - told > STUCK_SECONDS and not is_closing(place)
 
 
 def leftovers(place: Place) -> list[int]:

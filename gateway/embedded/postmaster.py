@@ -9,14 +9,14 @@ from pathlib import Path
 from gateway.embedded.binaries import Binaries
 from gateway.embedded.cluster import explain
 from gateway.embedded.errors import EmbeddedPostgresError
-from gateway.embedded.leftovers import end_leftovers
+from gateway.embedded.leftovers import ORDERLY, end_leftovers, is_stuck
 from gateway.embedded.place import Place
 
 Pause = Callable[[float], None]
 """Sleeps for seconds; may raise to give up the wait."""
 REPORT_EVERY_SECONDS = 15.0
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
-STOP_STEPS = ((signal.SIGINT, 120.0), (signal.SIGQUIT, 15.0), (signal.SIGKILL, 15.0))
+STOP_STEPS = ((ORDERLY, 120.0), (signal.SIGQUIT, 15.0), (signal.SIGKILL, 15.0))
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -94,10 +94,12 @@ class Postmaster:
     def stop(self) -> None:
         """Orderly, then without ceremony: the log makes even that safe."""
         for number, seconds in STOP_STEPS:
-            deadline = time.monotonic() + seconds
+            began = time.monotonic()
             if self.alive():
                 self._process.send_signal(number)
-            while self.alive() and time.monotonic() < deadline:
+            while self.alive() and time.monotonic() - began < seconds:
+                if number is ORDERLY and is_stuck(self._place, began):
+                    break
                 time.sleep(0.02)
         end_leftovers(self._place, time.sleep)
 

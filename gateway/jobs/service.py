@@ -83,8 +83,11 @@ class Jobs:
         principal.check_scope(Scope.GENERATE)
         principal.check_model(order.model.id)
         submission = await self._submission(principal, order)
-        async with self._in_turn(submission.idempotency_scope):
+        if (scope := submission.idempotency_scope) is None:
             verdict = await self._lane.submit(submission)
+        else:
+            async with self._in_turn(scope):
+                verdict = await self._lane.submit(submission)
         if isinstance(verdict, GatewayError):
             raise verdict
         if isinstance(verdict, Replayed):
@@ -128,14 +131,11 @@ class Jobs:
         await self._wake.close()
 
     @contextlib.asynccontextmanager
-    async def _in_turn(self, scope: IdempotencyScope | None) -> AsyncIterator[None]:
+    async def _in_turn(self, scope: IdempotencyScope) -> AsyncIterator[None]:
         """Let the first request with an idempotency key be decided before its repeats ask.
 
         Over several processes the account's lock does the same. Raises RequestInProgress.
         """
-        if scope is None:
-            yield
-            return
         if (first := self._undecided.get(scope)) is not None:
             try:
                 await asyncio.wait_for(first.wait(), IN_PROGRESS_SECONDS)

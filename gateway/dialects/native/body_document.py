@@ -27,6 +27,8 @@ from gateway.dialects.native.validation import (
 )
 from gateway.generation import LANGUAGES, MAX_SEED, TIME_SIGNATURES, ResponseFormat, Task
 
+_VISIBLE: Final = r"[^\s\x1c-\x1f\x85]"
+"""A character that is no whitespace to Python either."""
 _KEY_SCALE: Final = (
     r"^\s*[A-Ga-g]\s*[#♯bB♭]?\s*"
     r"([Mm]|[Mm][Aa][Jj]([Oo][Rr])?|[Mm][Ii][Nn]([Oo][Rr])?|[Mm][Oo][Ll][Ll]|[Dd][Uu][Rr])?\s*$"
@@ -48,7 +50,7 @@ _GENERATION: Final[dict[str, tuple[str, Facts]]] = {
         "The music in words: genre, mood, instruments, tempo. Required.",
         {
             "max_length": MAX_PROMPT_CHARACTERS,
-            "pattern": r"\S",
+            "pattern": _VISIBLE,
             "examples": ["lo-fi hip hop, mellow piano, 80 bpm"],
         },
     ),

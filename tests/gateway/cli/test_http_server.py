@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.cli.http_server import Config, Limits, Server
+from tests.gateway.api.installation import listening
 from tests.raw_http import RawClient, connected
 
 GET = b"GET / HTTP/1.1\r\nhost: here\r\n"
@@ -89,7 +90,7 @@ class Place:
 
 @contextlib.asynccontextmanager
 async def serving(limits: Limits) -> AsyncIterator[Place]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listening() as listener:
         # So that an answer waits in our buffers, not in those of the kernel.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         application = Application()
