@@ -1,6 +1,6 @@
 """Admission and reads with a million jobs in the table, against the same on an almost empty one.
 
-    python benchmarks/big_table.py [--jobs 1000000] [--seconds 5] [--rounds 3] [--quick] [--only ...] [--json]
+    python benchmarks/big_table.py [--jobs 1000000] [--seconds 4] [--rounds 3] [--quick] [--only ...] [--json]
 
 Two databases of one server, each with an HTTP process of its own, take turns; the smaller one has a
 hundredth of the jobs, so that there are finished ones to read. The history is written by SQL with
@@ -41,7 +41,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
 def main() -> None:
     options = parse_options(
-        __doc__, parts=PARTS, seconds=5, rounds=3, clients=64, accounts=1000, jobs=1_000_000
+        __doc__, parts=PARTS, seconds=4, rounds=3, clients=64, accounts=1000, jobs=1_000_000
     )
     if options.quick:
         options.jobs, options.accounts = min(options.jobs, 5000), 50

@@ -1,6 +1,6 @@
 """Songs of ten seconds from submit to completed, by real worker processes, against the composer alone.
 
-    python benchmarks/songs.py [--jobs 24] [--workers 2] [--rounds 2] [--quick] [--only ...] [--json]
+    python benchmarks/songs.py [--jobs 16] [--workers 2] [--rounds 2] [--quick] [--only ...] [--json]
 
 The composer alone renders the same prompts on one thread: no queue, no encoding, no store, no money. A line's
 rate is songs per second; ten times that is the real-time factor. `one at a time` is the latency of a
@@ -43,13 +43,13 @@ WATCH_SECONDS: Final = 0.05
 KEYS: Final = 100
 NICENESS: Final = 10
 """The workers' own, so that the composer alone has no advantage on a busy machine."""
-SINGLE_JOBS: Final = 5
+SINGLE_JOBS: Final = 4
 LIMIT_SECONDS: Final = 300.0
 ALONE: Final = "composer alone, 1 thread"
 
 
 def main() -> None:
-    options = parse_options(__doc__, parts=PARTS, rounds=2, jobs=24, workers=2)
+    options = parse_options(__doc__, parts=PARTS, rounds=2, jobs=16, workers=2)
     if options.quick:
         options.jobs = min(options.jobs, 4)
     report = Report("Songs of 10 s from submit to completed", unit="songs/s")

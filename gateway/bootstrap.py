@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import msgspec
+import structlog
 
 from gateway import schema
 from gateway.auth.directory import KeyDirectory
@@ -21,6 +22,8 @@ from gateway.observability import Metrics
 from gateway.settings import Settings, SettingsError
 from gateway.signed_urls import UrlSigner
 from gateway.storage import AudioStore
+
+log = structlog.get_logger(__name__)
 
 HTTP_POOL_SIZE = 14
 COMMAND_TIMEOUT_SECONDS = 30
@@ -56,7 +59,11 @@ def database_url(settings: Settings) -> str:
 async def connect(settings: Settings) -> "asyncpg.Connection[asyncpg.Record]":
     """One connection outside any pool, for commands and listeners."""
     conn = await asyncpg.connect(database_url(settings), timeout=10)
-    await _lock_nobody_out(conn)
+    try:
+        await _lock_nobody_out(conn)
+    except BaseException:
+        conn.terminate()
+        raise
     return conn
 
 
@@ -84,6 +91,12 @@ async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
     """No query on return: nobody here sets anything that outlives a transaction."""
 
 
+def _tell_of_crash(task: asyncio.Task[None]) -> None:
+    """Neither ends by itself: what ended it is a defect, and loud."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("background.crashed", exc_info=error)
+
+
 @contextlib.asynccontextmanager
 async def open_http(settings: Settings) -> AsyncIterator[Live]:
     """The HTTP process' objects."""
@@ -95,6 +108,8 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
         watch = ConfigWatch(pool)
         await watch.refresh()
         background = [asyncio.create_task(watch.run()), asyncio.create_task(reap_forever(pool))]
+        for task in background:
+            task.add_done_callback(_tell_of_crash)
         jobs = Jobs(pool=pool, watch=watch, on_batch=metrics.observe_admission)
         forecast = Forecast(pool)
         job_watch = JobWatch(pool=pool, forecast=forecast)

@@ -14,6 +14,7 @@ import asyncpg
 import structlog
 
 import billing
+from gateway.database import DATABASE_ERRORS
 
 POLL_SECONDS: Final = 0.3
 STALE_SECONDS: Final = 0.9
@@ -49,12 +50,7 @@ class ConfigWatch:
         while True:
             try:
                 await asyncio.wait_for(self.refresh(), STALE_SECONDS)
-            except (
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                asyncpg.InternalClientError,
-                OSError,
-            ) as error:
+            except DATABASE_ERRORS as error:
                 log.warning("config_watch.unreachable", error=type(error).__name__)
             await asyncio.sleep(POLL_SECONDS)
 

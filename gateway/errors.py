@@ -285,7 +285,7 @@ class ModelUnavailable(Unavailable):
 
 
 class Overloaded(Unavailable):
-    """The admission queue is full, or the database is away; nothing was reserved."""
+    """Too much waits already, or the database is away. Retry with the same Idempotency-Key."""
 
     code = "overloaded"
 

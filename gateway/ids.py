@@ -3,7 +3,7 @@
 import secrets
 import time
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 
 
 def new_id() -> uuid.UUID:
@@ -15,9 +15,11 @@ def new_id() -> uuid.UUID:
     return uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
 
 
-def first_id(moment: datetime) -> uuid.UUID:
-    """Not above any id that is made from this moment on."""
-    return uuid.UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
+def first_id(moment: datetime, *, margin: timedelta = timedelta()) -> uuid.UUID:
+    """Not above any id that is made from this moment on, or that long before it."""
+    # In seconds: a datetime of the first minute that there is has none before it.
+    seconds = moment.timestamp() - margin.total_seconds()
+    return uuid.UUID(int=max(0, int(seconds * 1000)) << 80)
 
 
 def parse_id(text: str) -> uuid.UUID | None:

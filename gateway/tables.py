@@ -178,6 +178,11 @@ job = Table(
             "cancel_at IS NOT NULL AND cancel_requested_at IS NULL AND completed_at IS NULL"
         ),
     ),
+    Index(
+        "ix_job_cancel_wanted",
+        "cancel_requested_at",
+        postgresql_where=text("status = 'queued' AND cancel_requested_at IS NOT NULL"),
+    ),
     Index("ix_job_retry_slot", "retry_slot", postgresql_where=text("retry_slot IS NOT NULL")),
     Index(
         "ix_job_expires_at",

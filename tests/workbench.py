@@ -7,7 +7,7 @@ import billing
 from gateway.auth.directory import KeyLimits
 from gateway.auth.principal import Principal
 from gateway.ids import new_id
-from gateway.jobs import queue, settlement
+from gateway.jobs import queue, reaper, settlement
 from gateway.jobs.job import Job, JobError, JobErrorCode, JobStatus
 from gateway.jobs.queue import Claim
 from gateway.jobs.service import Jobs
@@ -77,10 +77,8 @@ class Workbench:
         )
 
     async def reap(self) -> tuple[int, int]:
-        """What every worker does each second: how many were queued again, how many were ended."""
-        async with self.pool.acquire() as conn:
-            back = await queue.take_back_lapsed(conn)
-        return back, await settlement.end_hopeless(self.pool)
+        """What every process does each second: how many were queued again, how many were ended."""
+        return await reaper.reap(self.pool)
 
     async def pass_the_deadline(self, job_id: uuid.UUID) -> None:
         await self.pool.execute(

@@ -375,9 +375,9 @@ class LingeringTransport:
 
     def flush(self) -> None:
         """Now."""
-        if self._gathered:
-            data = b"".join(self._gathered)
-            self._gathered.clear()
+        data = b"".join(self._gathered)
+        self._gathered.clear()
+        if data and not self.inner.is_closing():  # the connection may have been lost since
             self.inner.write(data)
 
     def is_closing(self) -> bool:

@@ -119,6 +119,10 @@ class Job(JobState, frozen=True, kw_only=True):
     request_hash: bytes
 
 
+class UnreadableJob(Exception):
+    """Another version of the gateway wrote this row, with values that this one does not know."""
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One try of a job at one backend."""
 
@@ -152,10 +156,13 @@ def state_from_row(row: Any) -> JobState:
 
 
 def job_from_row(row: Any) -> Job:
-    """A Job from a row that begins with JOB_COLUMNS; JSON columns arrive as text."""
+    """A Job from a row that begins with JOB_COLUMNS; JSON columns arrive as text. Raises UnreadableJob."""
     values = dict(zip(Job.__struct_fields__, row, strict=False))
-    for name, decode in _DECODERS:
-        if values[name] is not None:
-            values[name] = decode(values[name])
+    try:
+        for name, decode in _DECODERS:
+            if values[name] is not None:
+                values[name] = decode(values[name])
+    except msgspec.MsgspecError as error:
+        raise UnreadableJob(f"job {values['id'].hex}: {error}") from error
     values["status"] = JobStatus(values["status"])
     return Job(**values)

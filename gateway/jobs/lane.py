@@ -52,7 +52,7 @@ class Lane(Generic[Item, Answer]):
     async def submit(self, item: Item) -> Answer:
         """The answer for `item`, after its commit. Raises Overloaded when too many are waiting."""
         if len(self._waiting) >= self._max_waiting:
-            raise Overloaded("too many requests are waiting; nothing was reserved", retry_after_seconds=1)
+            raise Overloaded("too many requests are waiting", retry_after_seconds=1)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._runner is None or self._runner.done():
@@ -107,4 +107,6 @@ class Lane(Generic[Item, Answer]):
                 if not is_lost_connection(error):
                     raise
                 lost = error
-        raise Overloaded("the database cannot be reached", retry_after_seconds=2) from lost
+        raise Overloaded(
+            "the database cannot be reached; what was sent may have been accepted", retry_after_seconds=2
+        ) from lost

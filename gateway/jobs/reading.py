@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 import msgspec
+import structlog
 
 import billing
 from gateway.auth.principal import Principal
@@ -22,12 +23,15 @@ from gateway.jobs.job import (
     Job,
     JobState,
     JobStatus,
+    UnreadableJob,
     job_from_row,
     state_from_row,
 )
 from gateway.jobs.settlement import cancel_queued
 
 MAX_PAGE: Final = 100
+
+log = structlog.get_logger(__name__)
 
 _OLDEST: Final = uuid.UUID(int=0)
 _NEWEST: Final = uuid.UUID(int=2**128 - 1)
@@ -54,7 +58,7 @@ class JobWish(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
 
 
-async def read_jobs(conn: billing.Connection, wishes: Sequence[JobWish]) -> list[Job | None]:
+async def read_jobs(conn: billing.Connection, wishes: Sequence[JobWish]) -> list[Job | UnreadableJob | None]:
     """Many jobs for many callers in one query; None where the caller may see no such job."""
     rows = await conn.fetch(
         f"""
@@ -68,27 +72,20 @@ async def read_jobs(conn: billing.Connection, wishes: Sequence[JobWish]) -> list
         [wish.principal.organization_id for wish in wishes],
         [wish.principal.project_id for wish in wishes],
     )
-    found: list[Job | None] = [None] * len(wishes)
+    found: list[Job | UnreadableJob | None] = [None] * len(wishes)
     for row in rows:
-        found[row["wish"] - 1] = job_from_row(row)
+        try:
+            found[row["wish"] - 1] = job_from_row(row)
+        except UnreadableJob as error:
+            found[row["wish"] - 1] = error
     return found
 
 
-async def read_job(conn: billing.Connection, principal: Principal, job_id: uuid.UUID) -> Job:
-    """The job. Raises JobNotFound, for foreign ids as for unknown ones."""
-    row = await conn.fetchrow(
-        f"SELECT {JOB_COLUMNS} FROM job WHERE {_VISIBLE} AND id = $3",  # noqa: S608 - constants
-        principal.organization_id,
-        principal.project_id,
-        job_id,
-    )
-    if row is None:
-        raise JobNotFound("there is no such job")
-    return job_from_row(row)
-
-
 async def read_state(conn: billing.Connection, principal: Principal, job_id: uuid.UUID) -> JobState:
-    """Where the job stands, without decoding all of it. Raises JobNotFound like `read_job`."""
+    """Where the job stands, without decoding all of it.
+
+    Raises JobNotFound, for foreign ids as for unknown ones.
+    """
     row = await conn.fetchrow(
         f"SELECT {STATE_COLUMNS} FROM job WHERE {_VISIBLE} AND id = $3",  # noqa: S608 - constants
         principal.organization_id,
@@ -114,11 +111,17 @@ async def read_attempts(conn: billing.Connection, job_id: uuid.UUID) -> list[Att
 
 async def list_jobs(
     conn: billing.Connection, principal: Principal, wanted: JobFilter
-) -> tuple[list[Job], bool]:
-    """A page, newest first, and whether there are more."""
+) -> tuple[list[Job], uuid.UUID | None]:
+    """A page, newest first, and the cursor of the next one; without jobs that this version cannot read."""
     sql, arguments = page_query(principal, wanted)
     rows = await conn.fetch(sql, *arguments)
-    return [job_from_row(row) for row in rows[: wanted.limit]], len(rows) > wanted.limit
+    jobs = []
+    for row in rows[: wanted.limit]:
+        try:
+            jobs.append(job_from_row(row))
+        except UnreadableJob:
+            log.exception("jobs.unreadable", job=row["id"].hex)
+    return jobs, rows[wanted.limit - 1]["id"] if len(rows) > wanted.limit else None
 
 
 def page_query(principal: Principal, wanted: JobFilter) -> tuple[str, list[Any]]:
@@ -133,7 +136,7 @@ def page_query(principal: Principal, wanted: JobFilter) -> tuple[str, list[Any]]
         arguments.append(value)
         return f"${len(arguments)}"
 
-    oldest = _OLDEST if wanted.created_from is None else first_id(wanted.created_from - _ID_AHEAD)
+    oldest = _OLDEST if wanted.created_from is None else first_id(wanted.created_from, margin=_ID_AHEAD)
     conditions = [
         f"organization_id = {bound(principal.organization_id)}",
         f"id >= {bound(oldest)}",
@@ -160,7 +163,7 @@ def _page(conditions: Sequence[str], end: str) -> str:
 
 async def request_cancel(
     pool: "asyncpg.Pool[asyncpg.Record]", principal: Principal, job_id: uuid.UUID
-) -> Job:
+) -> None:
     """End a queued job now, ask the worker of a running one to stop; either way it is never charged.
 
     Raises JobNotFound, or JobAlreadyFinal if it had ended otherwise before.
@@ -177,7 +180,7 @@ async def request_cancel(
         )
         if marked is not None:
             await cancel_queued(conn, job_id)
-        job = await read_job(conn, principal, job_id)
-    if marked is None and job.status is not JobStatus.CANCELED:
-        raise JobAlreadyFinal(f"the job has already {job.status.value}")
-    return job
+            return
+        state = await read_state(conn, principal, job_id)
+    if state.status is not JobStatus.CANCELED:
+        raise JobAlreadyFinal(f"the job has already {state.status.value}")

@@ -25,20 +25,23 @@ async def reap_forever(
     while True:
         await asyncio.sleep(PERIOD_SECONDS)
         try:
-            changed = await reap(pool)
+            back, ended = await reap(pool)
         except DATABASE_ERRORS as error:
             log.warning("reaper.failed", error=type(error).__name__)
             continue
-        if changed and on_change is not None:
+        if (back or ended) and on_change is not None:
             on_change()
 
 
-async def reap(pool: "asyncpg.Pool[asyncpg.Record]") -> int:
-    """Do what is due now; returns how many jobs were touched. Several processes may do so at once."""
-    cancelled = await settlement.cancel_due(pool)
+async def reap(pool: "asyncpg.Pool[asyncpg.Record]") -> tuple[int, int]:
+    """Do what is due now; how many jobs were queued again, how many ended. Several processes may do so
+    at once.
+    """
     async with pool.acquire() as conn:
         back = await queue.take_back_lapsed(conn)
-    hopeless = await settlement.end_hopeless(pool)
-    if cancelled or back or hopeless:
-        log.warning("reaper.reaped", cancelled=cancelled, queued_again=back, ended=hopeless)
-    return cancelled + back + hopeless
+    async with pool.acquire() as conn:
+        cancelled = await settlement.ask_for_due_cancellations(conn)
+    ended = await settlement.end_hopeless(pool)
+    if back or ended:
+        log.info("reaper.reaped", queued_again=back, asked_to_cancel=cancelled, ended=ended)
+    return back, ended

@@ -16,11 +16,11 @@ from gateway.auth.principal import Principal, Scope
 from gateway.catalog import Model
 from gateway.config_watch import ConfigWatch, RevisionCache
 from gateway.database import DATABASE_ERRORS, Reader
-from gateway.errors import GatewayError, JobNotFound, ModelUnavailable, RequestInProgress
+from gateway.errors import GatewayError, InternalError, JobNotFound, ModelUnavailable, RequestInProgress
 from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id
 from gateway.jobs.admission import Replayed, Submission, Verdict, admit
-from gateway.jobs.job import Attempt, Job, JobStatus
+from gateway.jobs.job import Attempt, Job, JobStatus, UnreadableJob
 from gateway.jobs.lane import Lane
 from gateway.jobs.queue import CHANNEL
 from gateway.jobs.reading import JobFilter, JobWish, list_jobs, read_attempts, read_jobs, request_cancel
@@ -71,7 +71,7 @@ class Jobs:
         self._reader = Reader(pool, at_once=READS_AT_ONCE)
         self._prices: RevisionCache[None, billing.PriceBook] = RevisionCache(watch, self._load_prices)
         self._lane: Lane[Submission, Verdict] = Lane(self._admit, name="admission", on_batch=on_batch)
-        self._reads: Lane[JobWish, Job | None] = Lane(self._read_batch, name="reading")
+        self._reads: Lane[JobWish, Job | UnreadableJob | None] = Lane(self._read_batch, name="reading")
         self._wake = Wake(pool)
         self._undecided: dict[IdempotencyScope, asyncio.Event] = {}
 
@@ -109,8 +109,8 @@ class Jobs:
         """All tries of a job that the caller was allowed to read."""
         return await self._reader.run(lambda conn: read_attempts(conn, job.id))
 
-    async def list(self, principal: Principal, wanted: JobFilter) -> tuple[Sequence[Job], bool]:
-        """A page of jobs, newest first, and whether there are more."""
+    async def list(self, principal: Principal, wanted: JobFilter) -> tuple[Sequence[Job], uuid.UUID | None]:
+        """A page of jobs, newest first, and the cursor of the next one."""
         principal.check_scope(Scope.READ)
         return await self._reader.run(lambda conn: list_jobs(conn, principal, wanted))
 
@@ -123,7 +123,8 @@ class Jobs:
     async def cancel(self, principal: Principal, job_id: uuid.UUID) -> Job:
         """Raises JobNotFound or JobAlreadyFinal."""
         principal.check_scope(Scope.GENERATE)
-        return await request_cancel(self._pool, principal, job_id)
+        await request_cancel(self._pool, principal, job_id)
+        return await self.find(principal, job_id)
 
     async def close(self) -> None:
         """Answer everything that was submitted."""
@@ -162,12 +163,14 @@ class Jobs:
 
         Many polls become one query: polling is what clients do most.
         """
-        job = await self._reads.submit(JobWish(principal, job_id))
-        if job is None:
+        found = await self._reads.submit(JobWish(principal, job_id))
+        if found is None:
             raise JobNotFound("there is no such job")
-        return job
+        if isinstance(found, UnreadableJob):
+            raise InternalError("another version of this gateway wrote this job") from found
+        return found
 
-    async def _read_batch(self, wishes: Sequence[JobWish], _: bool) -> Sequence[Job | None]:  # noqa: FBT001
+    async def _read_batch(self, wishes: Sequence[JobWish], _: bool) -> Sequence[Job | UnreadableJob | None]:  # noqa: FBT001
         async with self._pool.acquire() as conn:
             return await read_jobs(conn, wishes)
 

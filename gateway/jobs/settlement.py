@@ -10,11 +10,14 @@ from typing import Final
 
 import asyncpg
 import msgspec
+import structlog
 
 import billing
 from gateway.jobs.job import JobError, JobErrorCode, JobResult, JobStatus
 from gateway.jobs.queue import MAX_ATTEMPTS
 from gateway.jobs.retention import RETENTION
+
+log = structlog.get_logger(__name__)
 
 CANCELLED: Final = JobError(
     code=JobErrorCode.JOB_CANCELLED, message="the job was cancelled; nothing was charged"
@@ -88,40 +91,76 @@ async def cancel_queued(conn: billing.Connection, job_id: uuid.UUID) -> bool:
     return bool(rows)
 
 
-async def cancel_due(pool: "asyncpg.Pool[asyncpg.Record]") -> int:
-    """Cancel jobs whose time, set at submit, is over: queued ones now, running ones by their workers."""
-    async with pool.acquire() as conn, conn.transaction():
-        due = await conn.fetch(
-            """
-            WITH due AS (
-                SELECT id FROM job
-                 WHERE cancel_at < now() AND cancel_requested_at IS NULL AND completed_at IS NULL
-                 ORDER BY cancel_at LIMIT 100 FOR UPDATE SKIP LOCKED
-            )
-            UPDATE job SET cancel_requested_at = now() FROM due WHERE job.id = due.id RETURNING job.id
-            """
+async def ask_for_due_cancellations(conn: billing.Connection) -> int:
+    """Note that jobs are to end whose time, set at submit, is over; workers or `end_hopeless` end them."""
+    rows = await conn.fetch(
+        """
+        WITH due AS (
+            SELECT id FROM job
+             WHERE cancel_at < now() AND cancel_requested_at IS NULL AND completed_at IS NULL
+             ORDER BY cancel_at LIMIT 1000 FOR UPDATE SKIP LOCKED
         )
-        if due:
-            rows = await _lock_jobs(conn, [row["id"] for row in due], state="queued")
-            await _end_without_music(conn, {row.id: CANCELLED for row in rows}, rows)
-    return len(due)
+        UPDATE job SET cancel_requested_at = now() FROM due WHERE job.id = due.id RETURNING job.id
+        """
+    )
+    return len(rows)
 
 
 async def end_hopeless(pool: "asyncpg.Pool[asyncpg.Record]") -> int:
-    """Fail jobs that killed their workers too often, were cancelled meanwhile, or are past their deadline."""
+    """End what nobody will finish: jobs that killed their workers too often, that were cancelled while
+    they waited or were held by a dead worker, or that are past their deadline.
+
+    If one of them cannot be ended, because its books are wrong, the others still are.
+    """
+    async with pool.acquire() as conn:
+        ids = await _find_hopeless(conn)
+    try:
+        return await _end_these(pool, ids)
+    except (billing.BillingError, asyncpg.IntegrityConstraintViolationError) as error:
+        log.warning("settlement.hopeless_batch_failed", jobs=len(ids), error=type(error).__name__)
+    ended = 0
+    for job_id in ids:
+        try:
+            ended += await _end_these(pool, [job_id])
+        except (billing.BillingError, asyncpg.IntegrityConstraintViolationError):
+            log.exception("settlement.hopeless_job_failed", job=job_id.hex)
+    return ended
+
+
+async def _find_hopeless(conn: billing.Connection) -> list[uuid.UUID]:
+    """Up to 100 of each kind, each kind by its own index."""
+    rows = await conn.fetch(
+        """
+        (SELECT id FROM job WHERE status = 'queued' AND deadline_at < now() LIMIT 100)
+        UNION
+        (SELECT id FROM job WHERE status = 'queued' AND cancel_requested_at IS NOT NULL LIMIT 100)
+        UNION
+        (SELECT id FROM job
+          WHERE status = 'processing' AND lease_until < now()
+            AND (attempts >= $1 OR cancel_requested_at IS NOT NULL OR deadline_at < now())
+          LIMIT 100)
+        """,
+        MAX_ATTEMPTS,
+    )
+    return [row["id"] for row in rows]
+
+
+async def _end_these(pool: "asyncpg.Pool[asyncpg.Record]", ids: Sequence[uuid.UUID]) -> int:
+    if not ids:
+        return 0
     async with pool.acquire() as conn, conn.transaction():
+        # Asked again under the lock: a heartbeat or a claim may have been faster.
         found = await conn.fetch(
             """
             SELECT id, status, deadline_at < now() AS late
               FROM job
-             WHERE completed_at IS NULL AND id = ANY (
-                ARRAY(SELECT id FROM job WHERE status = 'queued' AND deadline_at < now() LIMIT 100)
-                || ARRAY(SELECT id FROM job
-                          WHERE status = 'processing' AND lease_until < now()
-                            AND (attempts >= $1 OR cancel_requested_at IS NOT NULL OR deadline_at < now())
-                          LIMIT 100))
-               FOR UPDATE SKIP LOCKED
+             WHERE id = ANY($1)
+               AND (status = 'queued' AND (deadline_at < now() OR cancel_requested_at IS NOT NULL)
+                    OR status = 'processing' AND lease_until < now()
+                       AND (attempts >= $2 OR cancel_requested_at IS NOT NULL OR deadline_at < now()))
+             ORDER BY id FOR UPDATE SKIP LOCKED
             """,
+            ids,
             MAX_ATTEMPTS,
         )
         rows = [
@@ -147,7 +186,8 @@ def _hopeless_error(row: _Row, late: set[uuid.UUID]) -> JobError:
 async def _lock_jobs(conn: billing.Connection, ids: Sequence[uuid.UUID], *, state: str) -> list[_Row]:
     rows = await conn.fetch(
         """
-        SELECT id, fence, key_id, test, model, backend, attempts, cancel_requested_at IS NOT NULL
+        SELECT id, fence, key_id, test, model, backend, attempts,
+               cancel_requested_at IS NOT NULL OR cancel_at < now()
           FROM job WHERE id = ANY($1) AND status = $2 ORDER BY id FOR UPDATE
         """,
         ids,

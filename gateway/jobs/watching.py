@@ -29,6 +29,7 @@ from gateway.jobs.job import (
     Job,
     JobState,
     JobStatus,
+    UnreadableJob,
     job_from_row,
     state_from_row,
 )
@@ -315,6 +316,6 @@ async def _read_jobs(conn: billing.Connection, ids: Sequence[uuid.UUID]) -> dict
     for row in rows:
         try:
             jobs[row["id"]] = job_from_row(row)
-        except msgspec.MsgspecError:
-            log.error("watch.unreadable_job", job=row["id"].hex)  # noqa: TRY400
+        except UnreadableJob:
+            log.exception("watch.unreadable_job", job=row["id"].hex)
     return jobs

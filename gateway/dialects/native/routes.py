@@ -1,5 +1,6 @@
 """Our own API at the root: generations, jobs, models, balance, key."""
 
+import asyncio
 import contextlib
 import hashlib
 import uuid
@@ -31,12 +32,15 @@ from gateway.dialects.native.models import ModelList, ModelView, model_view
 from gateway.dialects.native.render import JobView
 from gateway.dialects.native.submit_headers import SubmitOperation, read_submit_headers
 from gateway.dialects.native.validation import check_body, check_metadata
-from gateway.errors import InvalidRequest, ModelNotFound, Overloaded
+from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
 from gateway.ids import parse_id
 from gateway.jobs.job import FINAL, Job, JobStatus
 from gateway.jobs.reading import MAX_PAGE, JobFilter
 from gateway.jobs.service import Order
+from gateway.storage import StoreError
 
+LOOK_SECONDS: Final = 3.0
+"""After waiting in vain, for one more look at the job."""
 _STATUSES: Final = {
     "queued": (JobStatus.QUEUED,),
     "processing": (JobStatus.PROCESSING,),
@@ -119,10 +123,10 @@ async def create_generation(request: GatewayRequest, data: JSONBody[GenerationBo
         headers.append((b"idempotent-replayed", b"true"))
     if asked.wait_seconds is not None:
         job = await _wait(request, job, asked.wait_seconds)
-        headers.append((b"preference-applied", b"wait=%d" % asked.wait_seconds))
-        status = HTTP_200_OK if job.status in FINAL else status
-    view = await desk.renderer.view(job, origin=origin(request))
-    return Answer(view, status=status, headers=headers)
+        if job.status in FINAL:
+            headers.append((b"preference-applied", b"wait=%d" % asked.wait_seconds))
+            status = HTTP_200_OK
+    return Answer(await _view_after_commit(request, job), status=status, headers=headers)
 
 
 @get("/jobs/{job_id:str}", summary="Read a job", responses=FINDING_ERRORS)
@@ -158,7 +162,7 @@ async def list_jobs(
     ] = None,
 ) -> JobList:
     """Jobs of the organization (of a project key: its project), newest first; without inline audio."""
-    page, has_more = await request.desk.jobs.list(
+    page, next_cursor = await request.desk.jobs.list(
         request.auth,
         JobFilter(
             statuses=_statuses(status),
@@ -169,7 +173,9 @@ async def list_jobs(
         ),
     )
     views = [await request.desk.renderer.view(job, origin=origin(request), inline=False) for job in page]
-    return JobList(data=views, has_more=has_more, next_cursor=page[-1].id.hex if has_more else None)
+    return JobList(
+        data=views, has_more=next_cursor is not None, next_cursor=next_cursor.hex if next_cursor else None
+    )
 
 
 @post(
@@ -274,9 +280,19 @@ async def _wait(request: GatewayRequest, job: Job, seconds: int) -> Job:
     ended = await desk.job_watch.wait_until_final(request.auth, job.id, seconds)
     if ended is not None:
         return ended
-    with contextlib.suppress(Overloaded):
-        return await desk.jobs.find(request.auth, job.id)
+    with contextlib.suppress(GatewayError, TimeoutError):
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await desk.jobs.find(request.auth, job.id)
     return job
+
+
+async def _view_after_commit(request: GatewayRequest, job: Job) -> JobView:
+    """The job; with links instead of inline audio while the audio store cannot be reached."""
+    renderer = request.desk.renderer
+    try:
+        return await renderer.view(job, origin=origin(request))
+    except (StoreError, OSError):
+        return await renderer.view(job, origin=origin(request), inline=False)
 
 
 def _cursor(text: str | None) -> uuid.UUID | None:

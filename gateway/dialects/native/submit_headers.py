@@ -17,6 +17,8 @@ MAX_WAIT_SECONDS: Final = 55
 MAX_CANCEL_AFTER_SECONDS: Final = 86_400
 _KEY_BARE_OR_QUOTED: Final = r'^("[ -~]{1,255}"|[!#-~]([ -~]{0,253}[!-~])?|"([ -~]{0,253}[!#-~])?)$'
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
+_PREFERENCE: Final = re.compile(r'(?:[^,"]|"[^"]*"?)+')
+"""Between commas; those within quotes do not count."""
 _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 
 
@@ -68,7 +70,7 @@ def preferred_wait(header: str | None) -> int | None:
     """Seconds of `wait`, alone or among other preferences (RFC 7240); without a value, the most."""
     if header is None:
         return None
-    for preference in header.split(","):
+    for preference in _PREFERENCE.findall(header):
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait":
             return _seconds("Prefer", value, 0, MAX_WAIT_SECONDS) if value.strip() else MAX_WAIT_SECONDS

@@ -106,6 +106,41 @@ async def test_the_submit_tells_of_its_headers(document: dict[str, Any]) -> None
     assert {"202", "400", "402", "404", "413", "415", "422", "429", "503"} <= set(operation["responses"])
 
 
+async def test_answers_tell_of_their_headers(document: dict[str, Any]) -> None:
+    known = document["components"]["headers"]
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert {"408", "431", "503"} <= set(operation["responses"])
+            for status, answer in operation["responses"].items():
+                headers = {name: known[name] | header for name, header in answer["headers"].items()}
+                needed = {name for name, header in headers.items() if header.get("required")}
+                assert "x-request-id" in needed
+                assert ("location" in headers) == ("location" in needed)
+                if status in {"400", "401", "402", "403", "404", "413", "415", "422", "431"}:
+                    assert "x-should-retry" in needed
+                if status in {"429", "503"}:
+                    assert "retry-after" in headers
+    answers = document["paths"]["/v1/audio/generations"]["post"]["responses"]
+    for status in ("200", "202"):
+        assert {"location", "idempotent-replayed", "x-ratelimit-remaining-requests"} <= set(
+            answers[status]["headers"]
+        )
+
+
+async def test_parameters_tell_what_they_may_be(document: dict[str, Any]) -> None:
+    listing = document["paths"]["/v1/jobs"]["get"]["parameters"]
+    schemas = {parameter["name"]: parameter["schema"] for parameter in listing}
+    assert (schemas["limit"]["minimum"], schemas["limit"]["maximum"]) == (1, 100)
+    assert schemas["status"]["enum"] == ["queued", "processing", "completed", "failed"]
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                assert parameter["description"], (path, parameter["name"])
+                assert {"type": "null"} not in parameter["schema"].get("oneOf", [])
+                if parameter["name"] == "job_id":
+                    assert parameter["schema"]["pattern"] == "^[0-9a-f]{32}$"
+
+
 async def test_every_code_has_its_line_on_the_errors_page(http: httpx.AsyncClient) -> None:
     page = (await http.get("/docs/errors")).text
     anchors = re.findall(r'id="([a-z_]+)"', page)

@@ -15,6 +15,7 @@ from gateway.errors import InvalidRequest
 from gateway.ids import parse_id
 from gateway.jobs import service
 from gateway.jobs.reaper import reap
+from gateway.storage import StoreUnavailable
 from tests.factories import until
 from tests.gateway.api.installation import Customer, Installation
 
@@ -175,6 +176,17 @@ async def test_a_running_job_is_asked_to_end_when_its_time_is_over(
     assert claim.job_id == parse_id(job["id"])
 
 
+async def test_a_job_whose_time_is_over_is_not_charged_even_if_its_music_comes_first(
+    customer: Customer, installation: Installation
+) -> None:
+    job = (await send(customer, **{"cancel-after": "30"})).json()
+    claim = await installation.claim(job["id"])
+    await _let_pass(installation, job["id"])
+    await installation.end(claim)
+    ended = await customer.job(job["id"])
+    assert (ended["error"]["code"], ended["cost"]["charged"]) == ("job_cancelled", False)
+
+
 async def test_time_ends_nothing_that_has_ended(customer: Customer, installation: Installation) -> None:
     job = (await send(customer, **{"cancel-after": "30"})).json()
     await installation.finish(job["id"])
@@ -213,6 +225,7 @@ def test_preferences_are_read_as_the_standard_has_them() -> None:
     assert preferred_wait("wait") == MAX_WAIT_SECONDS
     assert preferred_wait('Respond-Async, WAIT = "7"; q=1, x=y') == 7
     assert preferred_wait("waiting=3") is None
+    assert preferred_wait('return="a, wait=zz", wait=3') == 3
 
 
 @given(st.text(st.characters(max_codepoint=255)))
@@ -279,6 +292,23 @@ async def test_a_job_that_fails_while_somebody_waits_is_told_at_once(customer: C
     answer = await waiting
     assert (answer.status_code, answer.json()["error"]["code"]) == (200, "job_cancelled")
     assert answer.headers["preference-applied"] == "wait=55"
+
+
+async def test_after_the_commit_a_lost_audio_store_costs_the_inline_audio_alone(
+    customer: Customer, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        await asyncio.sleep(0)
+        raise StoreUnavailable("away")
+
+    waiting = asyncio.create_task(send(customer, prefer="wait=20", body=BODY | {"return_base64": True}))
+    job_id = await queued_job(customer)
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.storage.AudioStore.open", fail)
+        await installation.finish(job_id)
+        answer = await waiting
+    (track,) = answer.json()["result"]["data"]
+    assert (answer.status_code, "b64_json" in track, "url" in track) == (200, False, True)
 
 
 async def test_a_replay_may_wait_as_well(customer: Customer, installation: Installation) -> None:

@@ -28,7 +28,6 @@ from gateway.errors import (
     InsufficientCredits,
     JobAlreadyFinal,
 )
-from gateway.jobs import settlement
 from gateway.jobs.queue import MAX_ATTEMPTS, Claim
 from gateway.jobs.service import Jobs
 from tests.factories import NANO_PER_SECOND, new_customer, new_key, new_order, open_shop, violations
@@ -164,7 +163,7 @@ class JobMachine(RuleBasedStateMachine):
 
     async def _cancel_in_time(self, job_id: uuid.UUID) -> None:
         await self.pool.execute("UPDATE job SET cancel_at = now() - interval '1 s' WHERE id = $1", job_id)
-        await settlement.cancel_due(self.pool)
+        await self.bench.reap()
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
