@@ -24,5 +24,4 @@ def machine(disk_folder: Path) -> Iterator[Machine]:
     yield machine
     machine.kill_everything()
     if machine.up.starts:
-        tell(machine.up.stderr.read_text())
-        tell("\n".join(machine.errors()[-20:]))
+        tell(machine.story())

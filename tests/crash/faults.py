@@ -173,7 +173,10 @@ class Campaign:
     async def _recovery(self, victims: tuple[Victim, ...]) -> Recovery:
         killed = time.monotonic()
         async with httpx.AsyncClient(base_url=self._plant.machine.base_url, trust_env=False) as http:
-            await await_accepted(http, self._key)
+            try:
+                await await_accepted(http, self._key)
+            except TimeoutError as error:
+                raise AssertionError(f"not back {GIVE_UP_SECONDS:g} s after the end of {victims}") from error
         return Recovery(victims, time.monotonic() - killed, self._gauge.granted(killed))
 
     def late(self) -> list[Recovery]:

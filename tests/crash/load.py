@@ -25,6 +25,8 @@ AGAIN: Final = {409, 429, 503}
 """What a client answers by trying again."""
 MAX_FORGOTTEN: Final = 20
 """Jobs that nobody polls any more until the end, so that the backlog stays what two workers can do."""
+ANSWER_SECONDS: Final = 180
+"""Until every client that was told to stop has the answer to its last request."""
 SEATS: Final = 20
 """Connections that are open and do nothing, or have sent half a request."""
 
@@ -290,7 +292,8 @@ class Load:
             for sitting in self._sitting:
                 sitting.cancel()
             await asyncio.gather(*self._sitting, return_exceptions=True)
-            await asyncio.gather(*self._tasks)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await asyncio.gather(*self._tasks)
 
     async def await_end(self, seconds: float) -> list[Accepted]:
         """Poll what nobody has seen ending; those that have not ended after so many seconds."""

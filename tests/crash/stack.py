@@ -173,6 +173,15 @@ class Machine:
         lines = [line for log in logs if log.exists() for line in log.read_text().splitlines()]
         return [line for line in lines if '"level":"error"' in line]
 
+    def story(self) -> str:
+        """What `up` said, errors, and the ends of the other logs."""
+        ends = [
+            line
+            for name in ("migrate", "postgres")
+            for line in (self.home / "logs" / f"{name}.log").read_text().splitlines()[-30:]
+        ]
+        return "\n".join([self.up.stderr.read_text(), *self.errors()[-20:], *ends])
+
     def kill_everything(self) -> None:
         """As a machine that loses its power does: nobody lives to see another one's end."""
         found = {process.pid: process for process in self.processes()}

@@ -127,6 +127,12 @@ async def test_an_upgrade_that_waits_for_nobody_gives_up(
     await conn.close()
 
 
+async def test_a_database_that_cannot_be_entered_is_the_drivers_own_error(database: str) -> None:
+    missing = make_url(database).set(database="nothing").render_as_string(hide_password=False)
+    with pytest.raises(asyncpg.InvalidCatalogNameError):
+        await asyncio.to_thread(schema.upgrade, missing)
+
+
 @pytest.mark.parametrize("revision", ["9999", "a-fork"])
 async def test_a_newer_schema_is_refused_in_one_line(database: str, revision: str) -> None:
     conn = await asyncpg.connect(database)
