@@ -22,6 +22,7 @@ from gateway.embedded.account import choose_account
 from gateway.embedded.binaries import find_binaries
 from gateway.embedded.cluster import explain
 from gateway.embedded.place import Place
+from gateway.embedded.postmaster import shared_buffers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OWNER = """
@@ -390,3 +391,13 @@ def test_nothing_is_copied_where_somebody_else_could_put_a_link(scratch: Path) -
         binaries._copy(installation, scratch / "binaries")
     assert elsewhere.stat().st_mode & 0o777 == 0o700
     assert list(elsewhere.iterdir()) == []
+
+
+def test_the_cache_is_an_eighth_of_the_memory_within_bounds() -> None:
+    assert [shared_buffers(gib * 2**30) for gib in (0, 1, 2, 3, 64)] == [
+        "128MB",
+        "128MB",
+        "256MB",
+        "384MB",
+        "512MB",
+    ]
