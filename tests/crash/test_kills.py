@@ -60,7 +60,7 @@ def new_seed() -> int:
 async def test_after_one_kill_of_each_kind_the_books_agree(machine: Machine) -> None:
     seed = new_seed()
     victims = draw(random.Random(seed), len(Victim))
-    await run_campaign(machine, victims, seed, clients=4, pause=1.0)
+    await run_campaign(machine, victims, seed, clients=8, pause=1.5)
 
 
 @pytest.mark.slow
