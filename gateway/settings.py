@@ -136,7 +136,10 @@ def _secret_key(value: str | None, home: Path, problems: list[str]) -> str:
         if not path.exists():
             fresh = path.with_suffix(f".{secrets.token_hex(8)}")
             fresh.touch(mode=0o600)
-            fresh.write_text(secrets.token_urlsafe(48))
+            with fresh.open("w") as file:
+                file.write(secrets.token_urlsafe(48))
+                file.flush()
+                os.fsync(file.fileno())  # lost in a power cut, every key and link would be void
             try:
                 path.hardlink_to(fresh)
             except FileExistsError:
