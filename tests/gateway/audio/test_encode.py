@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import hashlib
 import os
 import stat
@@ -29,8 +30,13 @@ def listing(folder: Path) -> list[Path]:
 
 
 def encoders_running() -> list[psutil.Process]:
-    """Other children, such as the tests' database, are not ours to count."""
-    return [child for child in psutil.Process().children() if child.name().startswith("ffmpeg")]
+    """Other children, such as the tests' database, are not ours to count; nor is one that ends meanwhile."""
+    running = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.name().startswith("ffmpeg"):
+                running.append(child)
+    return running
 
 
 async def test_the_master_holds_every_24_bit_sample(encoder: Encoder, song: Samples, tmp_path: Path) -> None:
