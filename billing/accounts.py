@@ -2,24 +2,52 @@
 
 import uuid
 from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Final
 
 import msgspec
 
 from billing.connection import Connection
 from billing.errors import AccountMissing
 
+LEVELS: Final = ("fine", "low", "critical")
+"""How much is left, by the two thresholds of the account; the index is what the column stores."""
 
-class Account(msgspec.Struct, kw_only=True):
+_COLUMNS: Final = (
+    "id, kind = 'customer', posted_nano, held_nano, overdraft_nano, owed_nano, "
+    "low_nano, critical_nano, level, next_expiry_at, next_expiry_at <= now()"
+)
+
+
+class Account(msgspec.Struct):
     """One account's row while the caller holds its lock; amounts in nano-USD."""
 
     id: uuid.UUID
+    is_customer: bool
     posted_nano: int
     held_nano: int
-    overdraft_nano: int = 0
+    overdraft_nano: int
+    owed_nano: int
+    low_nano: int
+    critical_nano: int
+    level: int
+    next_expiry_at: datetime | None
+    has_lapsed: bool | None
+    """Some of its credit has expired and is not booked away yet."""
+    lapsed_nano: int = 0
+    """How much, where `lock_accounts` was asked to look."""
 
     @property
     def available_nano(self) -> int:
-        """What can still be reserved; never negative for a customer."""
+        """What can still be reserved; never negative for a customer, nothing while something is owed."""
+        if self.owed_nano > 0:
+            return 0
+        free = self.free_nano
+        return free - min(self.lapsed_nano, max(free - self.overdraft_nano, 0))
+
+    @property
+    def free_nano(self) -> int:
+        """What is not held: the most that a refund or an expiry can take away."""
         return self.posted_nano - self.held_nano + self.overdraft_nano
 
     def reserve(self, amount_nano: int) -> bool:
@@ -28,6 +56,11 @@ class Account(msgspec.Struct, kw_only=True):
             return False
         self.held_nano += amount_nano
         return True
+
+    @property
+    def level_now(self) -> int:
+        """0 fine, 1 low, 2 critical: of what is posted, because what is held comes and goes."""
+        return (self.posted_nano < self.low_nano) + (self.posted_nano < self.critical_nano)
 
 
 async def open_account(conn: Connection, account_id: uuid.UUID) -> None:
@@ -41,18 +74,14 @@ async def lock_accounts(conn: Connection, ids: Iterable[uuid.UUID]) -> dict[uuid
     """Lock the accounts in id order; raises AccountMissing if one was never opened."""
     wanted = set(ids)
     rows = await conn.fetch(
-        """
-        SELECT id, posted_nano, held_nano, overdraft_nano
-          FROM account WHERE id = ANY($1) ORDER BY id FOR UPDATE
-        """,
+        f"SELECT {_COLUMNS} FROM account WHERE id = ANY($1) ORDER BY id FOR UPDATE",  # noqa: S608 - constants
         list(wanted),
     )
-    accounts = {
-        row["id"]: Account(id=row["id"], posted_nano=row[1], held_nano=row[2], overdraft_nano=row[3])
-        for row in rows
-    }
+    accounts = {row[0]: Account(*row) for row in rows}
     if missing := wanted - accounts.keys():
         raise AccountMissing(f"no account {min(map(str, missing))}")
+    if lapsed := [account for account in accounts.values() if account.has_lapsed]:
+        await _look_for_lapsed(conn, lapsed)
     return accounts
 
 
@@ -73,8 +102,40 @@ async def write_accounts(conn: Connection, accounts: Collection[Account]) -> Non
 async def read_account(conn: Connection, account_id: uuid.UUID) -> Account:
     """The balance now, without a lock; raises AccountMissing."""
     row = await conn.fetchrow(
-        "SELECT id, posted_nano, held_nano, overdraft_nano FROM account WHERE id = $1", account_id
+        f"SELECT {_COLUMNS} FROM account WHERE id = $1",  # noqa: S608 - constants
+        account_id,
     )
     if row is None:
         raise AccountMissing(f"no account {account_id}")
-    return Account(id=row["id"], posted_nano=row[1], held_nano=row[2], overdraft_nano=row[3])
+    account = Account(*row)
+    if account.has_lapsed:
+        await _look_for_lapsed(conn, [account])
+    return account
+
+
+async def set_thresholds(
+    conn: Connection, account_id: uuid.UUID, *, low_nano: int, critical_nano: int
+) -> None:
+    """Say at which balances the customer is told; raises AccountMissing."""
+    status = await conn.execute(
+        "UPDATE account SET low_nano = $2, critical_nano = $3 WHERE id = $1",
+        account_id,
+        low_nano,
+        critical_nano,
+    )
+    if status == "UPDATE 0":
+        raise AccountMissing(f"no account {account_id}")
+
+
+async def _look_for_lapsed(conn: Connection, accounts: Collection[Account]) -> None:
+    """Credit whose time is over is not for spending, although the sweep has not booked it away yet."""
+    rows = await conn.fetch(
+        """
+        SELECT account_id, sum(remaining_nano)::bigint AS nano FROM credit_grant
+         WHERE account_id = ANY($1) AND closed_at IS NULL AND expires_at <= now() GROUP BY 1
+        """,
+        [account.id for account in accounts],
+    )
+    lapsed = {row["account_id"]: row["nano"] for row in rows}
+    for account in accounts:
+        account.lapsed_nano = lapsed.get(account.id, 0)

@@ -1,4 +1,4 @@
-"""Holds, settlements, releases and grants: double entry, in batches, in the caller's transaction.
+"""Holds, settlements and releases: double entry, in batches, in the caller's transaction.
 
 Nothing here commits. The caller opens one transaction, locks, decides, writes and commits, so that
 a job and its money are never seen apart. Rows are locked in the order hold, account, budget, each
@@ -16,7 +16,9 @@ from billing.accounts import Account, lock_accounts, write_accounts
 from billing.budgets import Budget, lock_budgets, write_budgets
 from billing.connection import Connection
 from billing.errors import LedgerConflict
-from billing.models import PROMO_EXPENSE, REVENUE
+from billing.grants import drain, read_grants, write_grants
+from billing.models import REVENUE, VARIANCE
+from billing.postings import Posting, post
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,17 +50,13 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     sample_rate: int
     billed_ms: int
     cost_nano: int
+    due_nano: int
+    """What it would have cost without a hold to keep to."""
 
-
-class Posting(msgspec.Struct, frozen=True, kw_only=True):
-    """One transfer and its legs (account, amount in nano); the amounts sum to zero."""
-
-    kind: str
-    legs: tuple[tuple[uuid.UUID, int], ...]
-    reference: uuid.UUID | None = None
-    external_ref: str | None = None
-    reason: str | None = None
-    id: uuid.UUID = msgspec.field(default_factory=uuid.uuid4)
+    @property
+    def is_over(self) -> bool:
+        """More was delivered than was held for."""
+        return self.due_nano > self.cost_nano
 
 
 class _OpenHold(msgspec.Struct, frozen=True):
@@ -108,10 +106,12 @@ async def settle(
     if not references:
         return {}
     holds = await _lock_open_holds(conn, references)
-    ours = {REVENUE} if deliveries else set()
+    charges = [_charge(holds[d.reference], d) for d in deliveries]
+    ours = {REVENUE} if charges else set()
+    if any(charge.is_over for charge in charges):
+        ours.add(VARIANCE)
     accounts = await lock_accounts(conn, ours | {h.account_id for h in holds.values()})
     budgets = await _budgets_of(conn, holds.values())
-    charges = [_charge(holds[d.reference], d) for d in deliveries]
     for charge in charges:
         _unhold(holds[charge.reference], accounts, budgets, spent_nano=charge.cost_nano)
     for reference in undelivered:
@@ -132,34 +132,23 @@ async def release(conn: Connection, references: Sequence[uuid.UUID]) -> None:
 
 
 async def _book(conn: Connection, charges: Sequence[Charge], accounts: dict[uuid.UUID, Account]) -> None:
-    postings = [
-        Posting(
-            kind="settle",
-            reference=charge.reference,
-            legs=((charge.account_id, -charge.cost_nano), (REVENUE, charge.cost_nano)),
-        )
-        for charge in charges
-    ]
+    spent: dict[uuid.UUID, int] = {}
+    for charge in charges:
+        spent[charge.account_id] = spent.get(charge.account_id, 0) + charge.cost_nano
+    grants = await read_grants(conn, spent)
+    changed = [one for owner, nano in spent.items() for one in drain(grants.get(owner, ()), nano)]
     await _close_holds(conn, [charge.reference for charge in charges], state="settled")
     await _insert_usage(conn, charges)
-    await _post(conn, postings, accounts)
+    await post(conn, [_settlement(charge) for charge in charges], accounts)
+    await write_grants(conn, changed)
 
 
-async def grant(
-    conn: Connection, *, account_id: uuid.UUID, amount_nano: int, reason: str, external_ref: str | None = None
-) -> Account:
-    """Give credit that nobody paid for; returns the account after it. The amount is positive."""
-    if amount_nano <= 0:
-        raise LedgerConflict("a grant is a positive amount")
-    accounts = await lock_accounts(conn, {account_id, PROMO_EXPENSE})
-    posting = Posting(
-        kind="grant",
-        external_ref=external_ref,
-        reason=reason,
-        legs=((account_id, amount_nano), (PROMO_EXPENSE, -amount_nano)),
-    )
-    await _post(conn, [posting], accounts)
-    return accounts[account_id]
+def _settlement(charge: Charge) -> Posting:
+    """What was delivered beyond the hold is earned, but nobody pays it: variance."""
+    legs = ((charge.account_id, -charge.cost_nano), (REVENUE, charge.due_nano))
+    over = ((VARIANCE, charge.cost_nano - charge.due_nano),) if charge.is_over else ()
+    # Its id is the job's: unique by nature, and in the order of creation, which keeps the indexes small.
+    return Posting(id=charge.reference, kind="settle", reference=charge.reference, legs=(*legs, *over))
 
 
 async def _lock_open_holds(conn: Connection, references: Sequence[uuid.UUID]) -> dict[uuid.UUID, _OpenHold]:
@@ -197,6 +186,7 @@ def _charge(hold: _OpenHold, delivery: Delivery) -> Charge:
         sample_rate=delivery.sample_rate,
         billed_ms=billed_ms,
         cost_nano=min(cost, hold.amount_nano),
+        due_nano=cost,
     )
 
 
@@ -209,8 +199,9 @@ def _unhold(
 ) -> None:
     accounts[hold.account_id].held_nano -= hold.amount_nano
     for budget_id in hold.budget_ids:
-        budgets[budget_id].held_nano -= hold.amount_nano
-        budgets[budget_id].spent_nano += spent_nano
+        if (budget := budgets.get(budget_id)) is not None:  # else it was lifted meanwhile
+            budget.held_nano -= hold.amount_nano
+            budget.spent_nano += spent_nano
 
 
 async def _close_holds(conn: Connection, references: Sequence[uuid.UUID], *, state: str) -> None:
@@ -235,36 +226,3 @@ async def _insert_usage(conn: Connection, charges: Sequence[Charge]) -> None:
         [c.billed_ms for c in charges],
         [c.cost_nano for c in charges],
     )
-
-
-async def _post(conn: Connection, postings: Sequence[Posting], accounts: dict[uuid.UUID, Account]) -> None:
-    """Append transfers and entries and move the locked balances; one statement each."""
-    legs: list[tuple[uuid.UUID, uuid.UUID, int, int]] = []
-    for posting in postings:
-        if sum(amount for _, amount in posting.legs) != 0:
-            raise LedgerConflict(f"{posting.kind} does not sum to zero")
-        for account_id, amount in posting.legs:
-            account = accounts[account_id]
-            account.posted_nano += amount
-            legs.append((posting.id, account_id, amount, account.posted_nano))
-    await conn.execute(
-        """
-        INSERT INTO transfer (id, kind, reference, external_ref, reason)
-        SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[])
-        """,
-        [p.id for p in postings],
-        [p.kind for p in postings],
-        [p.reference for p in postings],
-        [p.external_ref for p in postings],
-        [p.reason for p in postings],
-    )
-    await conn.execute(
-        """
-        INSERT INTO entry (transfer_id, account_id, amount_nano, balance_after_nano)
-        SELECT t, a, n, b
-          FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS u (t, a, n, b, i)
-         ORDER BY i
-        """,
-        *map(list, zip(*legs, strict=True)),
-    )
-    await write_accounts(conn, accounts.values())

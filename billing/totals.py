@@ -3,11 +3,11 @@
 import msgspec
 
 from billing.connection import Connection
-from billing.models import REVENUE
+from billing.models import REVENUE, VARIANCE
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """Amounts in nano-USD over all customers."""
+    """Amounts in nano-USD over all customers; revenue is what they were charged, so without overruns."""
 
     revenue_nano: int
     held_nano: int
@@ -18,12 +18,13 @@ async def read_totals(conn: Connection) -> Totals:
     """What was earned, what is held, and for how long at most."""
     row = await conn.fetchrow(
         """
-        SELECT (SELECT posted_nano FROM account WHERE id = $1),
+        SELECT (SELECT sum(posted_nano)::bigint FROM account WHERE id IN ($1, $2)),
                (SELECT coalesce(sum(held_nano), 0)::bigint FROM account),
                coalesce((SELECT extract(epoch FROM now() - created_at)::float8
                            FROM hold WHERE state = 'open' ORDER BY created_at LIMIT 1), 0)
         """,
         REVENUE,
+        VARIANCE,
     )
     if row is None:
         raise LookupError("a query without FROM returns a row")

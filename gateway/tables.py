@@ -70,7 +70,6 @@ api_key = Table(
     Column("cidrs", ARRAY(Text), nullable=True, comment="null: from anywhere"),
     Column("requests_per_minute", Integer, nullable=True),
     Column("max_open_jobs", Integer, nullable=True),
-    Column("has_budget", Boolean, nullable=False, server_default="false"),
     _moment("expires_at"),
     _moment("revoked_at"),
     _created_at(),

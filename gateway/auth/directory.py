@@ -76,7 +76,9 @@ async def _find_key(conn: billing.Connection, key_digest: bytes) -> asyncpg.Reco
     return await conn.fetchrow(
         """
         SELECT id AS key_id, organization_id, project_id, mode = 'test' AS test, scopes, models, cidrs,
-               requests_per_minute, max_open_jobs, has_budget, expires_at
+               requests_per_minute, max_open_jobs, expires_at,
+               EXISTS (SELECT FROM budget
+                        WHERE subject IN (api_key.id, project_id, organization_id)) AS has_budget
           FROM api_key WHERE digest = $1 AND revoked_at IS NULL
         """,
         key_digest,
@@ -126,8 +128,8 @@ async def create_key(
     await conn.execute(
         """
         INSERT INTO api_key (id, organization_id, project_id, name, mode, prefix, digest, pepper_id, scopes,
-                             models, cidrs, requests_per_minute, max_open_jobs, has_budget, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                             models, cidrs, requests_per_minute, max_open_jobs, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
         """,
         key_id,
         organization_id,
@@ -142,16 +144,16 @@ async def create_key(
         limits.cidrs,
         limits.requests_per_minute,
         limits.max_open_jobs,
-        limits.budget_nano is not None,
         limits.expires_at,
     )
     if limits.requests_per_minute is not None or limits.max_open_jobs is not None:
         await conn.execute("INSERT INTO key_meter (key_id, minute_start) VALUES ($1, now())", key_id)
     if limits.budget_nano is not None:
-        await billing.create_budget(
+        await billing.set_budget(
             conn,
             account_id=organization_id,
             subject=key_id,
+            scope="key",
             period=limits.budget_period,
             limit_nano=limits.budget_nano,
         )

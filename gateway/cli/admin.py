@@ -1,8 +1,7 @@
 """`antiphon admin`: organizations, projects, keys, credit, prices."""
 
 import uuid
-from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from datetime import datetime
 
 import asyncpg
 import click
@@ -13,90 +12,21 @@ from gateway.auth.directory import KeyLimits, create_key, create_organization, c
 from gateway.auth.keys import derive_pepper
 from gateway.catalog import read_catalog
 from gateway.cli.commands import json_option, run, show
+from gateway.cli.credit import alerts, budget, credit
+from gateway.cli.values import ID, MOMENT, TEXT, USD, WORDS, Conn
 from gateway.config_watch import bump_revision
 from gateway.errors import NotFound
 from gateway.settings import Settings
-
-Conn: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-
-
-class IdType(click.ParamType[uuid.UUID]):
-    """An id in its public spelling: 32 hexadecimal digits."""
-
-    name = "id"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> uuid.UUID:
-        """Dashes are tolerated."""
-        try:
-            return value if isinstance(value, uuid.UUID) else uuid.UUID(hex=value)
-        except ValueError:
-            self.fail(f"{value!r} is no id", param, ctx)
-
-
-class UsdType(click.ParamType[int]):
-    """A decimal number of dollars, kept as integer nano-USD."""
-
-    name = "usd"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Never through a float."""
-        try:
-            nano = value if isinstance(value, int) else billing.parse_usd(value)
-        except billing.MoneyFormatError as error:
-            self.fail(str(error), param, ctx)
-        if nano < 0:
-            self.fail("a negative amount", param, ctx)
-        return nano
-
-
-class MomentType(click.ParamType[datetime]):
-    """A time in ISO 8601; without a zone it is UTC."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """2026-12-31 or 2026-12-31T12:00:00Z"""
-        try:
-            moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no time: write 2026-12-31T00:00:00Z", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-class WordsType(click.ParamType[list[str]]):
-    """Words between commas, at least one: an empty list would forbid everything."""
-
-    name = "words"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """a, b"""
-        words = (
-            value if isinstance(value, list) else [word.strip() for word in value.split(",") if word.strip()]
-        )
-        if not words:
-            self.fail("the list is empty; leave the option out for no limit", param, ctx)
-        return words
-
-
-class TextType(click.ParamType[str]):
-    """Something that a person can read."""
-
-    name = "text"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Without the blanks around it."""
-        text = str(value).strip()
-        if not text or not text.isprintable():
-            self.fail("write some words on one line", param, ctx)
-        return text
-
-
-ID, USD, MOMENT, WORDS, TEXT = IdType(), UsdType(), MomentType(), WordsType(), TextType()
 
 
 @click.group()
 def admin() -> None:
     """Organizations, keys, credit and prices; effective in running processes within a second."""
+
+
+admin.add_command(credit)
+admin.add_command(budget)
+admin.add_command(alerts)
 
 
 @admin.group()
@@ -218,32 +148,6 @@ def key_revoke(*, key_id: uuid.UUID, as_json: bool) -> None:
 
     run(action)
     show({"id": key_id.hex, "revoked": True}, as_json=as_json)
-
-
-@admin.group()
-def credit() -> None:
-    """Credit of an organization."""
-
-
-@credit.command("grant")
-@click.option("--org", "organization_id", type=ID, required=True)
-@click.option("--usd", "amount_nano", type=USD, required=True)
-@click.option("--reason", type=TEXT, required=True, help="Why; it stays in the ledger.")
-@json_option
-def credit_grant(*, organization_id: uuid.UUID, amount_nano: int, reason: str, as_json: bool) -> None:
-    """Give credit that nobody paid for."""
-
-    async def action(conn: Conn, _: Settings) -> billing.Account:
-        async with conn.transaction():
-            try:
-                return await billing.grant(
-                    conn, account_id=organization_id, amount_nano=amount_nano, reason=reason
-                )
-            except billing.AccountMissing as error:
-                raise NotFound(f"there is no organization {organization_id.hex}") from error
-
-    account = run(action)
-    show({"balance_usd": billing.format_usd(account.posted_nano)}, as_json=as_json)
 
 
 @admin.group()

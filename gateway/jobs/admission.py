@@ -86,6 +86,14 @@ class Submission(msgspec.Struct, kw_only=True):
         return retry_slot(self.key_id, self.request_hash, self.created_at)
 
     @property
+    def budget_subjects(self) -> tuple[uuid.UUID, ...]:
+        """Whose budgets it counts against: those of its key, its project and its organization."""
+        if not self.has_budget or self.test:
+            return ()
+        owners = (self.key_id, self.project_id, self.organization_id)
+        return tuple(owner for owner in owners if owner is not None)
+
+    @property
     def is_metered(self) -> bool:
         """Whether the key has limits that are counted."""
         return self.requests_per_minute is not None or self.max_open_jobs is not None
@@ -134,10 +142,16 @@ class Locked(msgspec.Struct, kw_only=True):
     accounts: Mapping[uuid.UUID, billing.Account]
     meters: Mapping[uuid.UUID, Meter] = {}
     budgets: Mapping[uuid.UUID, list[billing.Budget]] = {}
-    """By the key that they cap."""
+    """By the subject that they cap."""
     repeats: Repeats = msgspec.field(default_factory=Repeats)
     present: frozenset[uuid.UUID] = frozenset()
     """Jobs of this batch that an earlier try has already written."""
+
+    def budgets_of(self, submission: Submission) -> list[billing.Budget]:
+        """All that the submission counts against."""
+        if not submission.has_budget:
+            return []
+        return [b for owner in submission.budget_subjects for b in self.budgets.get(owner, ())]
 
 
 async def admit(
@@ -175,7 +189,7 @@ def _decide_one(submission: Submission, locked: Locked) -> Verdict:
             return earlier
         return Replayed(earlier, _allowance(submission, meter))
     account = locked.accounts[submission.organization_id]
-    budgets = locked.budgets.get(submission.key_id, ())
+    budgets = locked.budgets_of(submission)
     refusal = (
         _check_meter(submission, meter)
         or _check_budgets(submission, budgets)
@@ -235,7 +249,7 @@ def _check_budgets(submission: Submission, budgets: Sequence[billing.Budget]) ->
     for budget in budgets:
         if submission.hold_nano > budget.available_nano:
             return BudgetExceeded(
-                f"the {budget.period} budget of this key would be passed",
+                f"the {budget.period} budget of this {budget.scope} would be passed",
                 details=_amounts(submission.hold_nano, budget.available_nano),
             )
     return None
@@ -244,6 +258,12 @@ def _check_budgets(submission: Submission, budgets: Sequence[billing.Budget]) ->
 def _check_credit(submission: Submission, account: billing.Account) -> GatewayError | None:
     if submission.hold_nano <= account.available_nano:
         return None
+    if account.owed_nano > 0:
+        return InsufficientCredits(
+            f"the organization owes {billing.format_usd(account.owed_nano)} USD of a payment that was taken "
+            "back; jobs are accepted again once it is paid",
+            details=_amounts(submission.hold_nano, 0) | {"owed_usd": billing.format_usd(account.owed_nano)},
+        )
     required, available = (
         billing.format_usd(nano) for nano in (submission.hold_nano, account.available_nano)
     )
@@ -274,7 +294,7 @@ def _reserve(
 async def _lock(conn: billing.Connection, batch: Sequence[Submission], *, retry: bool) -> Locked:
     accounts = await billing.lock_accounts(conn, {s.organization_id for s in batch})
     metered = {s.key_id for s in batch if s.is_metered}
-    budgeted = {s.key_id for s in batch if s.has_budget and not s.test}
+    budgeted = {owner for s in batch if s.has_budget for owner in s.budget_subjects}
     budgets: dict[uuid.UUID, list[billing.Budget]] = {}
     if budgeted:
         for budget in await billing.lock_budgets(conn, subjects=budgeted):
@@ -329,9 +349,7 @@ async def _write(conn: billing.Connection, fresh: Sequence[Submission], locked: 
             conn,
             [_hold(s, locked) for s in paid],
             accounts=[locked.accounts[i] for i in {s.organization_id for s in paid}],
-            budgets=[
-                budget for key_id in {s.key_id for s in paid} for budget in locked.budgets.get(key_id, [])
-            ],
+            budgets={b.id: b for s in paid for b in locked.budgets_of(s)}.values(),
         )
     if locked.meters:
         await _write_meters(conn, locked.meters.values())
@@ -344,7 +362,7 @@ def _hold(submission: Submission, locked: Locked) -> billing.Hold:
         price_version_id=submission.price.id,
         amount_nano=submission.hold_nano,
         deadline_at=submission.created_at + DEADLINE,
-        budget_ids=tuple(budget.id for budget in locked.budgets.get(submission.key_id, [])),
+        budget_ids=tuple(budget.id for budget in locked.budgets_of(submission)),
     )
 
 

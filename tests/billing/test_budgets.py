@@ -15,10 +15,11 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 async def new_budget(conn: Conn, period: str, limit_nano: int = 100) -> uuid.UUID:
     principal = await new_customer(conn)
-    return await billing.create_budget(
+    return await billing.set_budget(
         conn,
         account_id=principal.organization_id,
         subject=principal.key_id,
+        scope="key",
         period=period,
         limit_nano=limit_nano,
     )
@@ -78,18 +79,32 @@ async def test_the_current_period_keeps_what_was_spent(conn: Conn) -> None:
 async def test_a_subject_has_one_budget_of_each_period(conn: Conn) -> None:
     principal = await new_customer(conn)
     for period in ("day", "month", "total"):
-        await billing.create_budget(
+        await billing.set_budget(
             conn,
             account_id=principal.organization_id,
             subject=principal.key_id,
+            scope="key",
             period=period,
             limit_nano=1,
         )
     assert len(await billing.lock_budgets(conn, subjects=[principal.key_id])) == 3
-    with pytest.raises(asyncpg.UniqueViolationError):
-        await billing.create_budget(
-            conn, account_id=principal.organization_id, subject=principal.key_id, period="day", limit_nano=1
-        )
+
+
+async def test_setting_a_budget_again_changes_its_limit_and_keeps_what_was_spent(conn: Conn) -> None:
+    budget_id = await new_budget(conn, "month")
+    await conn.execute("UPDATE budget SET spent_nano = 60 WHERE id = $1", budget_id)
+    (before,) = await billing.lock_budgets(conn, ids=[budget_id])
+    again = await billing.set_budget(
+        conn,
+        account_id=before.account_id,
+        subject=before.subject,
+        scope="key",
+        period="month",
+        limit_nano=70,
+    )
+    (after,) = await billing.lock_budgets(conn, ids=[budget_id])
+    assert again == budget_id
+    assert (after.spent_nano, after.limit_nano, after.available_nano) == (60, 70, 10)
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,13 @@ class LedgerMachine(RuleBasedStateMachine):
             subject = uuid.uuid4()
             self.subjects.append(subject)
             self.budgets[subject, period] = ModelBudget(limit)
-            await billing.create_budget(
-                self.conn, account_id=self.account_id, subject=subject, period=period, limit_nano=limit
+            await billing.set_budget(
+                self.conn,
+                account_id=self.account_id,
+                subject=subject,
+                scope="key",
+                period=period,
+                limit_nano=limit,
             )
         await self._grant(10**8)
 

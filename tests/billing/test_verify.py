@@ -121,10 +121,11 @@ PLANTS = [
 async def lived_in(conn: Conn) -> Conn:
     """Books with a settled, a released and an open hold, all of them under a budget."""
     principal = await new_customer(conn)
-    budget_id = await billing.create_budget(
+    budget_id = await billing.set_budget(
         conn,
         account_id=principal.organization_id,
         subject=principal.key_id,
+        scope="key",
         period="total",
         limit_nano=10**12,
     )
