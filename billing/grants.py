@@ -85,10 +85,15 @@ async def refund_usage(conn: Connection, *, reference: uuid.UUID, reason: str) -
 async def expire_due(conn: Connection) -> int:
     """Book away credit whose time is over, except what is held; returns how many accounts lost some.
 
-    What running jobs hold stays until they end: the money was good when it was held.
+    What running jobs hold stays until they end: the money was good when it was held. Call it again
+    while it returns something: at most SWEEP accounts are done at once.
     """
     due = await conn.fetch(
-        "SELECT id FROM account WHERE next_expiry_at <= now() ORDER BY next_expiry_at LIMIT $1", SWEEP
+        """
+        SELECT id FROM account WHERE next_expiry_at <= now() AND posted_nano > held_nano
+         ORDER BY next_expiry_at LIMIT $1
+        """,
+        SWEEP,
     )
     if not due:
         return 0

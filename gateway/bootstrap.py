@@ -10,6 +10,7 @@ import structlog
 
 from gateway import schema
 from gateway.auth.directory import KeyDirectory
+from gateway.bookkeeping import chores, keep_books_forever
 from gateway.catalog import Catalog, read_catalog
 from gateway.config_watch import ConfigWatch
 from gateway.dialects.native.render import JobRenderer
@@ -92,7 +93,7 @@ async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
 
 
 def _tell_of_crash(task: asyncio.Task[None]) -> None:
-    """Neither ends by itself: what ended it is a defect, and loud."""
+    """None of them ends by itself: what ended it is a defect, and loud."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("background.crashed", exc_info=error)
 
@@ -107,7 +108,11 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
     async with open_pool(settings, size=HTTP_POOL_SIZE) as pool:
         watch = ConfigWatch(pool)
         await watch.refresh()
-        background = [asyncio.create_task(watch.run()), asyncio.create_task(reap_forever(pool))]
+        background = [
+            asyncio.create_task(watch.run()),
+            asyncio.create_task(reap_forever(pool)),
+            asyncio.create_task(keep_books_forever(chores(pool))),
+        ]
         for task in background:
             task.add_done_callback(_tell_of_crash)
         jobs = Jobs(pool=pool, watch=watch, on_batch=metrics.observe_admission)
