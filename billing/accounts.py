@@ -14,8 +14,8 @@ LEVELS: Final = ("fine", "low", "critical")
 """How much is left, by the two thresholds of the account; the index is what the column stores."""
 
 _COLUMNS: Final = (
-    "id, kind = 'customer', posted_nano, held_nano, overdraft_nano, owed_nano, "
-    "low_nano, critical_nano, level, next_expiry_at, next_expiry_at <= now()"
+    "id, posted_nano, held_nano, overdraft_nano, owed_nano, kind = 'customer', "
+    "low_nano, critical_nano, level, next_expiry_at, coalesce(next_expiry_at <= now(), false)"
 )
 
 
@@ -23,16 +23,16 @@ class Account(msgspec.Struct):
     """One account's row while the caller holds its lock; amounts in nano-USD."""
 
     id: uuid.UUID
-    is_customer: bool
     posted_nano: int
     held_nano: int
-    overdraft_nano: int
-    owed_nano: int
-    low_nano: int
-    critical_nano: int
-    level: int
-    next_expiry_at: datetime | None
-    has_lapsed: bool | None
+    overdraft_nano: int = 0
+    owed_nano: int = 0
+    is_customer: bool = True
+    low_nano: int = 0
+    critical_nano: int = 0
+    level: int = 0
+    next_expiry_at: datetime | None = None
+    has_lapsed: bool = False
     """Some of its credit has expired and is not booked away yet."""
     lapsed_nano: int = 0
     """How much, where `lock_accounts` was asked to look."""
@@ -40,14 +40,11 @@ class Account(msgspec.Struct):
     @property
     def available_nano(self) -> int:
         """What can still be reserved; never negative for a customer, nothing while something is owed."""
-        if self.owed_nano > 0:
-            return 0
-        free = self.free_nano
-        return free - min(self.lapsed_nano, max(free - self.overdraft_nano, 0))
+        return 0 if self.owed_nano > 0 else max(self.free_nano - self.lapsed_nano, 0)
 
     @property
     def free_nano(self) -> int:
-        """What is not held: the most that a refund or an expiry can take away."""
+        """What is not held, with what may be overdrawn."""
         return self.posted_nano - self.held_nano + self.overdraft_nano
 
     def reserve(self, amount_nano: int) -> bool:
@@ -116,9 +113,16 @@ async def read_account(conn: Connection, account_id: uuid.UUID) -> Account:
 async def set_thresholds(
     conn: Connection, account_id: uuid.UUID, *, low_nano: int, critical_nano: int
 ) -> None:
-    """Say at which balances the customer is told; raises AccountMissing."""
+    """Say at which balances the customer is told; raises AccountMissing.
+
+    A lower threshold has not been told of yet. A higher one is, when the balance changes next.
+    """
     status = await conn.execute(
-        "UPDATE account SET low_nano = $2, critical_nano = $3 WHERE id = $1",
+        """
+        UPDATE account SET low_nano = $2, critical_nano = $3,
+                           level = least(level, (posted_nano < $2)::int + (posted_nano < $3)::int)
+         WHERE id = $1
+        """,
         account_id,
         low_nano,
         critical_nano,

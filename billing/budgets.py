@@ -29,8 +29,8 @@ class Budget(msgspec.Struct, kw_only=True):
     limit_nano: int
     spent_nano: int
     held_nano: int
-    alert_nano: int | None
-    is_alerted: bool
+    alert_nano: int | None = None
+    is_alerted: bool = False
     """It was said already, in this period, that `alert_nano` is spent."""
 
     @property

@@ -113,24 +113,26 @@ async def collect_debts(conn: Connection) -> int:
 
 async def book_provider_costs(conn: Connection, costs: Sequence[ProviderCost]) -> None:
     """Book what providers charge us; each attempt once. The accounts of costs are locked last of all."""
-    known = await conn.fetch(
-        "SELECT external_ref FROM transfer WHERE kind = 'provider_cost' AND external_ref = ANY($1)",
-        [_cost_ref(cost) for cost in costs],
-    )
-    booked = {row["external_ref"] for row in known}
-    fresh = [cost for cost in costs if cost.amount_nano > 0 and _cost_ref(cost) not in booked]
-    if not fresh:
+    charged = {_cost_ref(cost): cost.amount_nano for cost in reversed(costs) if cost.amount_nano > 0}
+    if not charged:
         return
     accounts = await lock_accounts(conn, {COGS_EXPENSE, COGS_PAYABLE})
+    known = await conn.fetch(
+        "SELECT external_ref FROM transfer WHERE kind = 'provider_cost' AND external_ref = ANY($1)",
+        list(charged),
+    )
+    for row in known:
+        del charged[row["external_ref"]]
     postings = [
         Posting(
             kind="provider_cost",
-            external_ref=_cost_ref(cost),
-            legs=((COGS_EXPENSE, -cost.amount_nano), (COGS_PAYABLE, cost.amount_nano)),
+            external_ref=ref,
+            legs=((COGS_EXPENSE, -amount), (COGS_PAYABLE, amount)),
         )
-        for cost in fresh
+        for ref, amount in charged.items()
     ]
-    await post(conn, postings, accounts)
+    if postings:
+        await post(conn, postings, accounts)
 
 
 def _cost_ref(cost: ProviderCost) -> str:

@@ -148,13 +148,18 @@ async def add(
 
 
 async def read_grants(conn: Connection, account_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, list[Grant]]:
-    """The open grants of locked accounts, in the order in which they are spent."""
+    """The open grants of locked accounts, in the order in which they are spent.
+
+    What has lapsed goes last, only for holds that nothing else covers: so it makes no difference whether
+    the sweep books it away before a job ends or after.
+    """
     rows = await conn.fetch(
         """
         SELECT id, account_id, kind, transfer_id, remaining_nano, expires_at,
                coalesce(expires_at <= now(), false)
           FROM credit_grant WHERE account_id = ANY($1) AND closed_at IS NULL
-         ORDER BY expires_at NULLS LAST, array_position($2::text[], kind), created_at, id
+         ORDER BY coalesce(expires_at <= now(), false), expires_at NULLS LAST,
+                  array_position($2::text[], kind), created_at, id
         """,
         list(account_ids),
         GRANT_KINDS,

@@ -155,14 +155,16 @@ async def _lock_open_holds(conn: Connection, references: Sequence[uuid.UUID]) ->
     rows = await conn.fetch(
         """
         SELECT h.reference, h.account_id, h.amount_nano, h.budget_ids,
-               h.price_version_id, p.nano_per_second, p.discount_ppm
+               h.price_version_id, p.nano_per_second, p.discount_ppm, h.state
           FROM hold h JOIN price_version p ON p.id = h.price_version_id
-         WHERE h.reference = ANY($1) AND h.state = 'open'
+         WHERE h.reference = ANY($1)
          ORDER BY h.reference FOR UPDATE OF h
         """,
         references,
     )
-    holds = {row[0]: _OpenHold(*row) for row in rows}
+    # The state is compared here: an index of open holds would be read through, all those that have
+    # been closed since the last vacuum included.
+    holds = {row[0]: _OpenHold(*row[:-1]) for row in rows if row["state"] == "open"}
     if len(holds) != len(references):
         raise LedgerConflict("a hold is closed already, unknown, or named twice")
     return holds

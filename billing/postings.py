@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Collection, Iterable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -9,7 +10,10 @@ from billing import notices
 from billing.accounts import LEVELS, Account, write_accounts
 from billing.connection import Connection
 from billing.errors import LedgerConflict
+from billing.models import PER_JOB_KINDS
 from billing.money import format_usd
+
+_BIGINT: Final = 2**63
 
 
 class Posting(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,14 +29,17 @@ class Posting(msgspec.Struct, frozen=True, kw_only=True):
 
 async def post(conn: Connection, postings: Sequence[Posting], accounts: dict[uuid.UUID, Account]) -> None:
     """Append transfers and entries and move the locked balances; one statement each."""
-    legs: list[tuple[uuid.UUID, uuid.UUID, int, int]] = []
+    legs: list[tuple[uuid.UUID, uuid.UUID, int, int, str | None]] = []
     for posting in postings:
         if sum(amount for _, amount in posting.legs) != 0:
             raise LedgerConflict(f"{posting.kind} does not sum to zero")
+        kind = None if posting.kind in PER_JOB_KINDS else posting.kind
         for account_id, amount in posting.legs:
             account = accounts[account_id]
             account.posted_nano += amount
-            legs.append((posting.id, account_id, amount, account.posted_nano))
+            if not -_BIGINT <= account.posted_nano < _BIGINT:
+                raise LedgerConflict(f"{posting.kind} would make a balance that the books cannot hold")
+            legs.append((posting.id, account_id, amount, account.posted_nano, kind))
     await conn.execute(
         """
         INSERT INTO transfer (id, kind, reference, external_ref, reason)
@@ -46,9 +53,10 @@ async def post(conn: Connection, postings: Sequence[Posting], accounts: dict[uui
     )
     await conn.execute(
         """
-        INSERT INTO entry (transfer_id, account_id, amount_nano, balance_after_nano)
-        SELECT t, a, n, b
-          FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS u (t, a, n, b, i)
+        INSERT INTO entry (transfer_id, account_id, amount_nano, balance_after_nano, kind)
+        SELECT t, a, n, b, k
+          FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::text[]) WITH ORDINALITY
+               AS u (t, a, n, b, k, i)
          ORDER BY i
         """,
         *map(list, zip(*legs, strict=True)),
@@ -84,16 +92,15 @@ async def _tell_levels(conn: Connection, accounts: Collection[Account]) -> None:
         [a.level_now for a in accounts],
     )
     for account in accounts:
-        if account.level_now > account.level:
+        for level in range(account.level + 1, account.level_now + 1):
+            threshold = (account.low_nano, account.critical_nano)[level - 1]
             await notices.note(
                 conn,
                 account.id,
-                f"balance.{LEVELS[account.level_now]}",
+                f"balance.{LEVELS[level]}",
                 {
                     "balance_usd": format_usd(account.posted_nano),
-                    "threshold_usd": format_usd(
-                        account.critical_nano if account.level_now == len(LEVELS) - 1 else account.low_nano
-                    ),
+                    "threshold_usd": format_usd(threshold),
                 },
             )
         account.level = account.level_now

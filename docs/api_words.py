@@ -14,6 +14,7 @@ BUILT: Final = object()
 
 JOB_ID: Final = "01a1fd23dc4f783a8e1460df4a0fef39"
 ORGANIZATION_ID: Final = "01a1fd23d2f87763bb572dc9fc9be59f"
+PRICE_VERSION: Final = "5b0a6c6a5d8a4f0e9f5b8a4d4c2f7e31"
 LINK: Final = (
     f"http://127.0.0.1:8000/audio/{ORGANIZATION_ID}/{JOB_ID}/1-0.mp3"
     "?expires=1795853151&name=sandbox-4a0fef39-1.mp3&signature=1ef8e9c13bf4eec2"
@@ -21,9 +22,20 @@ LINK: Final = (
 
 OBJECTS: Final = {
     "JobView": "What a submit, a poll and a list return. Its last word is `completed` or `failed`, for good.",
+    "QuoteView": "What a generation can cost. Nothing is reserved by it; see [prices](prices.md).",
     "ErrorEnvelope": "The body of every refusal; all codes are on the [errors page](errors.md).",
     "TrackView": "One delivered file.",
     "EventView": "Of a [followed job](#follow-a-job), as the text of a server-sent event.",
+}
+
+_MONTH: Final[dict[str, tuple[str, Any]]] = {
+    "month": ("The month, by UTC.", "2026-11"),
+    "final": ("False while it can still change.", False),
+    "opening_usd": ("The balance at its beginning.", "0.000000000"),
+    "added_usd": ("What came in.", "5.000000000"),
+    "charged_usd": ("What jobs cost.", "0.005000000"),
+    "removed_usd": ("What went out otherwise.", "0.000000000"),
+    "closing_usd": ("The balance at its end, or now: opening + added - charged - removed.", "4.995000000"),
 }
 
 FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
@@ -122,7 +134,130 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
         "object": ("Kind of object.", "balance"),
         "balance_usd": ("What the organization has.", "4.995000000"),
         "held_usd": ("Reserved for unfinished jobs.", "0.000000000"),
-        "available_usd": ("The rest: what a new job may hold.", "4.995000000"),
+        "available_usd": (
+            "What a new job may hold: the rest, and nothing while something is owed.",
+            "4.995000000",
+        ),
+        "owed_usd": (
+            "What a disputed or refunded payment took beyond the balance; to be paid first.",
+            "0.000000000",
+        ),
+        "level": ("How much is left: below `low_usd` it is `low`, below `critical_usd` `critical`.", "fine"),
+        "low_usd": ("Threshold of the first warning.", "1.000000000"),
+        "critical_usd": ("Threshold of the second warning.", "0.100000000"),
+        "grants": ("Where the balance comes from, in the order in which it is spent; at most 100.", BUILT),
+    },
+    "GrantView": {
+        "kind": ("`paid`, given (`promotional`), or a charge given back (`refund`).", "promotional"),
+        "remaining_usd": ("What is left of it.", "4.995000000"),
+        "expires_at": ("When the rest is lost; null: never.", None),
+    },
+    "AccountUsage": {
+        "object": ("Kind of object.", "account_usage"),
+        "balance": ("As [read the balance](#read-the-balance) has it.", BUILT),
+        "data": ("The events.", BUILT),
+        "has_more": ("Whether there are older ones.", True),
+        "next_cursor": ("`before` of the next page; null on the last.", JOB_ID),
+    },
+    "UsageEventView": {
+        "object": ("Kind of object.", "usage_event"),
+        "id": ("The job's id.", JOB_ID),
+        "job_id": ("The same.", JOB_ID),
+        "created_at": ("When the job was accepted, UTC.", "2026-11-21T08:05:48.239Z"),
+        "completed_at": ("When it ended.", "2026-11-21T08:05:49.629Z"),
+        "model": ("Id of the model.", "sandbox"),
+        "status": ("How it ended.", "completed"),
+        "source": ("Where it came from.", "api"),
+        "billable_units": ("Seconds that were delivered; 0 if it failed.", 20.0),
+        "billing_unit": ("Unit of what is billed.", "second"),
+        "cost_usd": ("Charged; `0.000000000` if it failed or was a test.", "0.005000000"),
+        "test": ("True for jobs of test keys: free.", False),
+    },
+    "UsageReport": {
+        "object": ("Kind of object.", "list"),
+        "start": ("Beginning of the report.", "2026-10-23T00:00:00.000Z"),
+        "end": ("Its end, which is not in it.", "2026-11-21T09:00:00.000Z"),
+        "group_by": ("What it is divided by.", ["day", "model"]),
+        "data": ("The lines.", BUILT),
+        "totals": ("The sums of all pages.", BUILT),
+        "has_more": ("Whether more lines follow.", False),
+        "next_cursor": ("`cursor` of the next page; null on the last.", None),
+    },
+    "UsageRowView": {
+        "start": ("Beginning of the day or hour; without either, of the report.", "2026-11-21T00:00:00.000Z"),
+        "model": ("Grouped by `model`: its id.", "sandbox"),
+        "backend": ("Grouped by `backend`: what made the music.", OMITTED),
+        "project_id": ("Grouped by `project`: its id, null for keys of no project.", OMITTED),
+        "key_id": ("Grouped by `key`: its id.", OMITTED),
+        "jobs": ("Charged jobs.", 1),
+        "billed_seconds": ("What they delivered.", 20.0),
+        "cost_usd": ("What they were charged.", "0.005000000"),
+    },
+    "UsageTotals": {
+        "jobs": ("Charged jobs.", 1),
+        "billed_seconds": ("What they delivered.", 20.0),
+        "cost_usd": ("What they were charged.", "0.005000000"),
+    },
+    "EntryList": {
+        "object": ("Kind of object.", "list"),
+        "data": ("The lines.", BUILT),
+        "has_more": ("Whether more follow.", True),
+        "next_cursor": ("`cursor` of the next page; null on the last.", "1207"),
+    },
+    "EntryView": {
+        "id": ("Number of the line; they grow with time, with gaps.", "1207"),
+        "created_at": ("When, UTC.", "2026-11-21T08:05:49.629Z"),
+        "kind": ("What moved the money; see [reading your money](billing.md#kinds-of-lines).", "settle"),
+        "amount_usd": ("By how much the balance changed.", "-0.005000000"),
+        "balance_after_usd": ("The balance after it.", "4.995000000"),
+        "job_id": ("The job that was charged, or whose charge was given back.", JOB_ID),
+        "external_ref": ("The object at the payment provider, such as a payment or a dispute.", None),
+        "reason": ("What the operator wrote, or the payment that a refund or dispute is about.", None),
+        "description": ("For people.", "20.000 s of sandbox"),
+    },
+    "MonthList": {
+        "object": ("Kind of object.", "list"),
+        "data": ("The months.", BUILT),
+        "has_more": ("Whether there are older ones.", False),
+        "next_cursor": ("`cursor` of the next page; null on the last.", None),
+    },
+    "MonthView": _MONTH,
+    "StatementView": {
+        "object": ("Kind of object.", "statement"),
+        "organization_id": ("Whose it is.", ORGANIZATION_ID),
+        "organization": ("Its name.", "First organization"),
+        "start": ("First moment of the month.", "2026-11-01T00:00:00.000Z"),
+        "end": ("First moment of the next one.", "2026-12-01T00:00:00.000Z"),
+        **_MONTH,
+        "total_usd": ("`charged_usd`, rounded to cents: the only amount that is.", "0.01"),
+        "credits": ("Lines that added.", BUILT),
+        "usage": ("What was charged, by model.", BUILT),
+        "deductions": ("Lines that took away, other than charges.", []),
+        "url": (
+            "The same as a page to print; needs no key, for a day.",
+            (
+                f"http://127.0.0.1:8000/statements/{ORGANIZATION_ID}/2026-11"
+                "?expires=1795334749&signature=9c3f1d5e2ab80746"
+            ),
+        ),
+    },
+    "StatementLine": {
+        "created_at": ("When; null if it stands for several lines.", "2026-11-21T07:58:01.100Z"),
+        "kind": ("As in the ledger.", "grant"),
+        "description": ("For people.", "credit that was given"),
+        "external_ref": ("As in the ledger.", None),
+        "reason": ("As in the ledger.", "welcome credit"),
+        "entries": (
+            "How many lines of the ledger it is: 1, or all of the kind where a month has over 200.",
+            1,
+        ),
+        "amount_usd": ("By how much the balance changed.", "5.000000000"),
+    },
+    "ModelLine": {
+        "model": ("Id of the model.", "sandbox"),
+        "jobs": ("Charged jobs.", 1),
+        "billed_seconds": ("What they delivered.", 20.0),
+        "cost_usd": ("What they were charged.", "0.005000000"),
     },
     "KeyView": {
         "object": ("Kind of object.", "key"),
@@ -164,9 +299,38 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
         "values": ("The only values there are.", OMITTED),
     },
     "Pricing": {
-        "usd_per_second": ("For each second of delivered audio.", "0.000250000"),
+        "usd_per_second": ("What you are charged for each second of delivered audio.", "0.000250000"),
+        "list_usd_per_second": ("The price before the discount.", "0.000250000"),
+        "discount_percent": ("The discount, at most four decimals.", "0"),
         "was_usd_per_second": ("A former price, to be struck through.", None),
+        "price_version": (
+            "Id of the price version: a job that is accepted now keeps it.",
+            PRICE_VERSION,
+        ),
+        "changes_at": ("When the price will change, if that is known; see [prices](prices.md).", None),
+        "next_usd_per_second": ("What you will be charged from then on.", None),
         "billing_unit": ("Unit of what is billed.", "second"),
+    },
+    "QuoteView": {
+        "object": ("Kind of object.", "quote"),
+        "model": ("Id of the model, also where an alias was sent.", "sandbox"),
+        "task": ("What would be done with sound.", "text2music"),
+        "max_cost_usd": (
+            "The most that the job can cost; send it as `max_cost_usd` with the generation.",
+            "0.005000000",
+        ),
+        "usd_per_second": ("What you would be charged for each second.", "0.000250000"),
+        "list_usd_per_second": ("The price before a discount.", "0.000250000"),
+        "billable_seconds": ("The most seconds that can be billed, of all outputs together.", 20.0),
+        "outputs": ("How many songs it would be.", 1),
+        "price_version": ("Id of the price version in force.", PRICE_VERSION),
+        "expires_at": (
+            "Until then the price stands as far as is known now; see [prices](prices.md#quotes).",
+            "2026-11-21T08:15:48.239Z",
+        ),
+        "available_usd": ("What the organization has free for new jobs.", "4.995000000"),
+        "warnings": ("What would be let go, in words.", []),
+        "test": ("True for test keys: the same job would be free.", False),
     },
     "ErrorEnvelope": {"error": ("What went wrong.", BUILT)},
     "ErrorBody": {
@@ -179,22 +343,29 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
         "retryable": ("Whether the same request may work later.", False),
         "request_id": ("As in `x-request-id` and in the log.", "req_1e8d00e4bc85763df364b11c"),
         "doc_url": ("Where the code is explained.", "/docs/errors#invalid_request"),
-        "required_usd": ("With 402: what the job can cost at most.", OMITTED),
+        "required_usd": ("With 402 and `price_changed`: what the job can cost at most.", OMITTED),
         "available_usd": ("With 402: what is free.", OMITTED),
+        "owed_usd": ("With 402: what is owed and must be paid first.", OMITTED),
+        "max_cost_usd": ("With `price_changed`: what you agreed to pay.", OMITTED),
+        "price_version": ("With `price_changed`: the version in force.", OMITTED),
     },
 }
 
-PATH_VALUES: Final = {"job_id": "$JOB", "model_id": "sandbox"}
+PATH_VALUES: Final = {"job_id": "$JOB", "model_id": "sandbox", "month": "$(date -u +%Y-%m)"}
 """What a curl example puts into a path; another name becomes a shell variable."""
 
 QUERIES: Final = {
     "GET /v1/jobs/{job_id}": "include=attempts",
     "GET /v1/jobs": "status=completed&limit=2",
+    "GET /v1/account/usage": "status=completed&limit=2",
+    "GET /v1/usage": "group_by=day,model",
+    "GET /v1/ledger": "limit=2",
 }
 
 PARAMETERS: Final = {
     "job_id": "Id of the job, from the submit or a list.",
     "model_id": "Id or alias of a model.",
+    "month": "A month by UTC, such as `2026-11`.",
     "include": "`attempts`: every try at a backend as well.",
 }
 

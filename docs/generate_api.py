@@ -167,10 +167,22 @@ def _body(document: Document, operation: Node) -> str:
     parts = []
     for media_type, body in operation.get("requestBody", {}).get("content", {}).items():
         name = next(document.references(body.get("schema", {})), None)
-        parts.append(f"Body, `{media_type}`:" if name else f"Body: `{media_type}`.")
-        if name:
-            parts.append(_request_table(document, name))
+        if name is None:
+            parts.append(f"Body: `{media_type}`.")
+        elif (first := _title(_first_with_body(document, name))) == _title(operation):
+            parts += [f"Body, `{media_type}`:", _request_table(document, name)]
+        else:
+            parts.append(f"Body, `{media_type}`: the fields of [{first}](#{anchor_of(first)}).")
     return "\n\n".join(part.strip("\n") for part in parts)
+
+
+def _first_with_body(document: Document, name: str) -> Node:
+    """The operation whose section explains that body."""
+    return next(
+        operation
+        for _, operation in document.operations()
+        if name in document.references(operation.get("requestBody", {}))
+    )
 
 
 def _request_table(document: Document, name: str) -> str:

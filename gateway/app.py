@@ -10,7 +10,8 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from gateway import downloads, operations
 from gateway.bootstrap import Live
-from gateway.dialects.native import errors, routes
+from gateway.dialects import stripe_webhook
+from gateway.dialects.native import errors, payment_pages, payments, routes, statements
 from gateway.dialects.native.answer_document import AnswerSchemas
 from gateway.dialects.native.body_document import BodySchemas
 from gateway.dialects.native.description import DescribedConfig
@@ -35,6 +36,10 @@ def create_app(live: Live) -> GatewayApp:
         route_handlers=[
             routes.router,
             downloads.router,
+            statements.pages,
+            payments.router,
+            payment_pages.pages,
+            stripe_webhook.router,
             operations.healthz,
             operations.readyz,
             operations.metrics,
@@ -55,9 +60,13 @@ def create_app(live: Live) -> GatewayApp:
     app.desk = Desk(
         keys=live.keys,
         jobs=live.jobs,
+        reports=live.reports,
         catalog=live.catalog,
         renderer=live.renderer,
         job_watch=live.job_watch,
+        signer=live.signer,
+        settings=live.settings,
+        payments=live.payments,
     )
     # Around the router, not inside it as middleware: what has no route is answered and counted too.
     app.asgi_handler = ObserveRequests(AnswerOptions(app.asgi_handler), metrics=live.metrics)

@@ -14,12 +14,16 @@ import msgspec
 import structlog
 
 import billing
+from billing import payments
 from gateway.database import DATABASE_ERRORS
+from gateway.jobs.audit import check_recent
 
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS: Final = 1.0
+TOP_UP_SECONDS: Final = 3.0
 SWEEP_SECONDS: Final = 60.0
+HOUR_SECONDS: Final = 3600.0
 
 
 class Chore(msgspec.Struct):
@@ -31,12 +35,23 @@ class Chore(msgspec.Struct):
     due_at: float = 0.0
 
 
-def chores(pool: "asyncpg.Pool[asyncpg.Record]") -> list[Chore]:
+def ledger_chores(pool: "asyncpg.Pool[asyncpg.Record]") -> list[Chore]:
     """What the ledger needs, whatever else is configured."""
+    watch = billing.LedgerWatch()
     return [
         Chore("tell", TICK_SECONDS, lambda: tell_notices(pool)),
         Chore("expire", SWEEP_SECONDS, lambda: _until_done(pool, billing.expire_due)),
         Chore("collect", SWEEP_SECONDS, lambda: _until_done(pool, billing.collect_debts)),
+        Chore("check", SWEEP_SECONDS, lambda: _check(pool, watch)),
+    ]
+
+
+def payment_chores(till: payments.Till) -> list[Chore]:
+    """What needs the payment provider."""
+    return [
+        Chore("auto_top_up", TOP_UP_SECONDS, lambda: payments.run_auto_top_ups(till.pool, till.processor)),
+        Chore("look_again", SWEEP_SECONDS, lambda: payments.look_again(till.pool, till.processor)),
+        Chore("forget", HOUR_SECONDS, lambda: _until_done(till.pool, payments.forget_old_events)),
     ]
 
 
@@ -71,8 +86,15 @@ async def _do(chore: Chore) -> None:
         await chore.do()
     except DATABASE_ERRORS as error:
         log.warning("bookkeeping.failed", chore=chore.name, error=type(error).__name__)
+    except payments.PaymentError as error:
+        log.warning("bookkeeping.failed", chore=chore.name, error=str(error))
     except (billing.BillingError, asyncpg.IntegrityConstraintViolationError):
         log.exception("bookkeeping.refused", chore=chore.name)
+
+
+async def _check(pool: "asyncpg.Pool[asyncpg.Record]", watch: billing.LedgerWatch) -> None:
+    async with pool.acquire() as conn:
+        await check_recent(conn, watch)
 
 
 async def _until_done(

@@ -8,15 +8,17 @@ import asyncpg
 import msgspec
 import structlog
 
+from billing.payments import Till, open_till
 from gateway import schema
 from gateway.auth.directory import KeyDirectory
-from gateway.bookkeeping import chores, keep_books_forever
+from gateway.bookkeeping import keep_books_forever, ledger_chores, payment_chores
 from gateway.catalog import Catalog, read_catalog
 from gateway.config_watch import ConfigWatch
 from gateway.dialects.native.render import JobRenderer
 from gateway.embedded import read_dsn
 from gateway.jobs.forecast import Forecast
 from gateway.jobs.reaper import reap_forever
+from gateway.jobs.reports import Reports
 from gateway.jobs.service import Jobs
 from gateway.jobs.watching import JobWatch
 from gateway.observability import Metrics
@@ -40,6 +42,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     keys: KeyDirectory
     jobs: Jobs
+    reports: Reports
+    payments: Till | None
     store: AudioStore
     signer: UrlSigner
     renderer: JobRenderer
@@ -108,11 +112,15 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
     async with open_pool(settings, size=HTTP_POOL_SIZE) as pool:
         watch = ConfigWatch(pool)
         await watch.refresh()
+        till = open_payments(settings, pool)
         background = [
             asyncio.create_task(watch.run()),
             asyncio.create_task(reap_forever(pool)),
-            asyncio.create_task(keep_books_forever(chores(pool))),
+            asyncio.create_task(keep_books_forever(ledger_chores(pool))),
         ]
+        if till is not None:
+            # Beside the others: a provider that hangs delays no bookkeeping.
+            background.append(asyncio.create_task(keep_books_forever(payment_chores(till))))
         for task in background:
             task.add_done_callback(_tell_of_crash)
         jobs = Jobs(pool=pool, watch=watch, on_batch=metrics.observe_admission)
@@ -125,6 +133,8 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
                 catalog=catalog,
                 keys=KeyDirectory(pool=pool, watch=watch, secret_key=settings.secret_key),
                 jobs=jobs,
+                reports=Reports(pool),
+                payments=till,
                 store=store,
                 signer=signer,
                 renderer=JobRenderer(
@@ -139,3 +149,18 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
             await jobs.close()
             for task in background:
                 task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            if till is not None:
+                await till.close()
+
+
+def open_payments(settings: Settings, pool: "asyncpg.Pool[asyncpg.Record]") -> Till | None:
+    """What a process needs to take payments; None without a key of Stripe's. The caller closes it."""
+    if settings.stripe_secret_key is None:
+        return None
+    return open_till(
+        pool,
+        secret_key=settings.stripe_secret_key,
+        webhook_secret=settings.stripe_webhook_secret,
+        base_url=settings.stripe_base_url,
+    )

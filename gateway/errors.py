@@ -9,7 +9,7 @@ GatewayError
 │   ├── NotFound              404   ModelNotFound, JobNotFound, FileGone
 │   ├── MethodNotAllowed      405
 │   ├── RequestTimeout        408
-│   ├── Conflict              409   RequestInProgress, JobAlreadyFinal
+│   ├── Conflict              409   RequestInProgress, PriceChanged, JobAlreadyFinal, NoSavedCard
 │   ├── PayloadTooLarge       413
 │   ├── UnsupportedMediaType  415
 │   ├── RangeNotSatisfiable   416
@@ -18,7 +18,7 @@ GatewayError
 │   └── HeadTooLarge          431
 └── OperatorError                 the operator, or time
     ├── InternalError         500
-    └── Unavailable           503   ModelUnavailable, Overloaded
+    └── Unavailable           503   ModelUnavailable, PaymentsUnavailable, Overloaded, LedgerHalted
 
 A dialect renders them; nothing below a dialect knows HTTP.
 """
@@ -199,10 +199,22 @@ class RequestInProgress(Conflict):
     retryable = True
 
 
+class PriceChanged(Conflict):
+    """The job can cost more than the `max_cost_usd` that was sent; nothing was reserved."""
+
+    code = "price_changed"
+
+
 class JobAlreadyFinal(Conflict):
     """A finished job cannot be cancelled."""
 
     code = "job_already_final"
+
+
+class NoSavedCard(Conflict):
+    """Automatic top-ups need a saved card."""
+
+    code = "no_saved_card"
 
 
 class PayloadTooLarge(ClientError):
@@ -284,10 +296,26 @@ class ModelUnavailable(Unavailable):
     retryable = False
 
 
+class PaymentsUnavailable(Unavailable):
+    """This installation takes no payments, or the payment provider does not accept its key."""
+
+    code = "payments_unavailable"
+    retryable = False
+
+
 class Overloaded(Unavailable):
     """Too much waits already, or the database is away. Retry with the same Idempotency-Key."""
 
     code = "overloaded"
+
+
+class LedgerHalted(Unavailable):
+    """The books were found to be wrong: nothing new is accepted until the operator has settled it.
+
+    What was accepted before is rendered and charged, and everything can be read.
+    """
+
+    code = "ledger_halted"
 
 
 def raised_errors() -> list[type[GatewayError]]:

@@ -127,6 +127,20 @@ class StoredMetrics(Collector):
             "Age of the oldest open hold.",
             value=totals.oldest_hold_seconds,
         )
+        yield CounterMetricFamily(
+            "antiphon_provider_cost_nanousd", "Charged to us by providers.", value=totals.provider_cost_nano
+        )
+        low = GaugeMetricFamily(
+            "antiphon_low_balance_accounts", "Accounts below a threshold of theirs.", labels=["level"]
+        )
+        low.add_metric(["low"], totals.low_accounts)
+        low.add_metric(["critical"], totals.critical_accounts)
+        yield low
+        yield GaugeMetricFamily(
+            "antiphon_ledger_violation",
+            "Violations of the ledger that were found and not settled yet.",
+            value=totals.violations,
+        )
 
     def _jobs(self) -> Iterator[Metric]:
         jobs = CounterMetricFamily("antiphon_jobs", "Finished jobs.", labels=["model", "backend", "outcome"])

@@ -35,6 +35,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Pepper of API keys and key of URL signatures; at least 32 characters."""
     metrics_token: str | None
     engine_device: str
+    stripe_secret_key: str | None
+    """None: no payments, everything else works."""
+    stripe_webhook_secret: str | None
+    """None: nothing is believed that is posted to /webhooks/stripe; payments are asked for instead."""
+    stripe_base_url: str | None
+    """None: Stripe itself."""
 
     def __repr__(self) -> str:
         return f"Settings(home={self.home!s}, bind={self.bind_host}:{self.bind_port})"
@@ -56,12 +62,25 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         database_url=_database_url(environ.get("ANTIPHON_DATABASE_URL") or None, problems),
         bind_host=host,
         bind_port=port,
-        public_url=_public_url(environ.get("ANTIPHON_PUBLIC_URL") or None, problems),
+        public_url=_origin(
+            "ANTIPHON_PUBLIC_URL",
+            environ.get("ANTIPHON_PUBLIC_URL") or None,
+            "https://music.example",
+            problems,
+        ),
         storage_url=_storage_url(environ.get("ANTIPHON_STORAGE_URL") or (home / "audio").as_uri(), problems),
         catalog=_catalog(environ.get("ANTIPHON_CATALOG"), problems),
         secret_key=_secret_key(environ.get("ANTIPHON_SECRET_KEY") or None, home, problems),
         metrics_token=environ.get("ANTIPHON_METRICS_TOKEN") or None,
         engine_device=environ.get("ANTIPHON_ENGINE_DEVICE") or environ.get("ACESTEP_DEVICE") or "auto",
+        stripe_secret_key=_stripe_secret_key(environ, problems),
+        stripe_webhook_secret=_stripe_webhook_secret(environ, problems),
+        stripe_base_url=_origin(
+            "ANTIPHON_STRIPE_BASE_URL",
+            environ.get("ANTIPHON_STRIPE_BASE_URL") or None,
+            "http://127.0.0.1:12111",
+            problems,
+        ),
     )
     if problems:
         raise SettingsError("\n".join(problems))
@@ -88,14 +107,30 @@ def _database_url(value: str | None, problems: list[str]) -> str | None:
     return value
 
 
-def _public_url(value: str | None, problems: list[str]) -> str | None:
+def _origin(name: str, value: str | None, example: str, problems: list[str]) -> str | None:
     if value is None:
         return None
     parts = _split(value)
     is_origin = parts.path in {"", "/"} and not parts.query and not parts.fragment
     if parts.scheme not in {"http", "https"} or not parts.netloc or not is_origin:
-        problems.append(f"ANTIPHON_PUBLIC_URL={value!r}: write an origin, for example https://music.example")
+        problems.append(f"{name}={value!r}: write an origin, for example {example}")
     return value.rstrip("/")
+
+
+def _stripe_secret_key(environ: Mapping[str, str], problems: list[str]) -> str | None:
+    value = environ.get("ANTIPHON_STRIPE_SECRET_KEY") or None
+    if value is not None and re.fullmatch(r"(sk|rk)_[A-Za-z0-9_]+", value) is None:
+        problems.append("ANTIPHON_STRIPE_SECRET_KEY: write a secret or restricted key: sk_... or rk_...")
+    return value
+
+
+def _stripe_webhook_secret(environ: Mapping[str, str], problems: list[str]) -> str | None:
+    value = environ.get("ANTIPHON_STRIPE_WEBHOOK_SECRET") or None
+    if value is not None and re.fullmatch(r"whsec_[A-Za-z0-9_+/=-]+", value) is None:
+        problems.append("ANTIPHON_STRIPE_WEBHOOK_SECRET: write the signing secret of the endpoint: whsec_...")
+    if value is not None and not environ.get("ANTIPHON_STRIPE_SECRET_KEY"):
+        problems.append("ANTIPHON_STRIPE_WEBHOOK_SECRET: of no use without ANTIPHON_STRIPE_SECRET_KEY")
+    return value
 
 
 def _storage_url(value: str, problems: list[str]) -> str:

@@ -20,10 +20,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 
-import billing
+import billing.payments
 
-metadata: MetaData = billing.metadata
-"""One schema, one metadata: the ledger's tables are in it already."""
+metadata: MetaData = billing.payments.metadata
+"""One schema, one metadata: the tables of the ledger and of payments are in it already."""
 
 _NOW = text("now()")
 
@@ -248,4 +248,31 @@ job_tally = Table(
     Column("audio_ms", BigInteger, nullable=False),
     PrimaryKeyConstraint("model", "backend", "outcome"),
     comment="counters for Prometheus, moved in the same commit as the jobs that they count",
+)
+
+usage_hour = Table(
+    "usage_hour",
+    metadata,
+    Column("organization_id", ForeignKey("organization.id"), nullable=False),
+    Column("hour", DateTime(timezone=True), nullable=False, comment="in which the jobs ended, by UTC"),
+    Column("key_id", ForeignKey("api_key.id"), nullable=False),
+    Column("project_id", Uuid, nullable=True),
+    Column("model", Text, nullable=False),
+    Column("backend", Text, nullable=False),
+    Column("jobs", BigInteger, nullable=False),
+    Column("billed_ms", BigInteger, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False),
+    CheckConstraint("jobs > 0 AND billed_ms >= 0 AND cost_nano >= 0", name="counted"),
+    Index(
+        "uq_usage_hour",
+        "organization_id",
+        "hour",
+        "key_id",
+        "project_id",
+        "model",
+        "backend",
+        unique=True,
+        postgresql_nulls_not_distinct=True,
+    ),
+    comment="what was charged, for reports; moved in the same commit as the charges",
 )

@@ -20,10 +20,10 @@ from gateway.catalog import Model, read_catalog
 from gateway.config_watch import ConfigWatch
 from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id
-from gateway.jobs.admission import Submission
 from gateway.jobs.audit import verify_ledger
 from gateway.jobs.job import JobResult, Track
 from gateway.jobs.service import Jobs, Order
+from gateway.jobs.walk import Submission
 from gateway.settings import DEFAULT_CATALOG
 
 Conn = billing.Connection

@@ -71,13 +71,13 @@ def prepare_reads(dsn: str) -> None:
     uvloop.run(_execute(dsn, _READ_TABLE))
 
 
-def run(server: Server, script: str, seconds: float) -> Figures:
+def run(server: Server, script: str, seconds: float, *, clients: int = CLIENTS) -> Figures:
     """Run one script with prepared statements."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "script.sql")
         file.write_text(script)
         command = [shutil.which("pgbench") or _bundled_pgbench(), "-n", "-M", "prepared"]
-        command += ["-c", str(CLIENTS), "-j", "2", "-T", str(max(1, round(seconds))), "-f", str(file)]
+        command += ["-c", str(clients), "-j", "2", "-T", str(max(1, round(seconds))), "-f", str(file)]
         command += ["--log", f"--log-prefix={folder}/log", f"--sampling-rate={LOGGED_SHARE}", server.dsn]
         before = psutil.Process().cpu_times()
         with measured({"Postgres": server.pid}) as cpu:

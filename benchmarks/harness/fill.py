@@ -85,11 +85,14 @@ SELECT f.id, f.organization_id, f.key_id, false, 'sandbox', 'text2music',
 
 _MONEY: Final = (
     """
-    INSERT INTO hold (reference, account_id, price_version_id, amount_nano, state, deadline_at, created_at,
-                      closed_at)
-    SELECT id, organization_id, price_version_id, held_nano,
-           CASE status WHEN 'queued' THEN 'open' WHEN 'completed' THEN 'settled' ELSE 'released' END,
-           deadline_at, created_at, completed_at FROM job ORDER BY id
+    INSERT INTO hold (reference, account_id, price_version_id, amount_nano, state, budget_ids, deadline_at,
+                      created_at, closed_at)
+    SELECT j.id, j.organization_id, j.price_version_id, j.held_nano,
+           CASE j.status WHEN 'queued' THEN 'open' WHEN 'completed' THEN 'settled' ELSE 'released' END,
+           coalesce(b.ids, '{}'), j.deadline_at, j.created_at, j.completed_at
+      FROM job j LEFT JOIN (SELECT account_id, array_agg(id) AS ids FROM budget GROUP BY 1) b
+        ON b.account_id = j.organization_id
+     ORDER BY j.id
     """,
     """
     INSERT INTO usage_record (reference, account_id, price_version_id, frames, sample_rate, billed_ms,
@@ -99,11 +102,11 @@ _MONEY: Final = (
     """,
     """
     INSERT INTO transfer (id, kind, reference, created_at)
-    SELECT md5('transfer ' || id)::uuid, 'settle', id, completed_at FROM job WHERE status = 'completed'
+    SELECT id, 'settle', id, completed_at FROM job WHERE status = 'completed' ORDER BY id
     """,
     """
     INSERT INTO entry (transfer_id, account_id, amount_nano, balance_after_nano, created_at)
-    SELECT md5('transfer ' || j.id)::uuid, leg.account_id, leg.amount_nano,
+    SELECT j.id, leg.account_id, leg.amount_nano,
            a.posted_nano + sum(leg.amount_nano) OVER (PARTITION BY leg.account_id ORDER BY j.id),
            j.completed_at
       FROM job j
@@ -139,11 +142,34 @@ _BALANCES: Final = (
       FROM (SELECT account_id, sum(amount_nano) AS nano FROM hold WHERE state = 'open' GROUP BY 1) held
      WHERE account.id = held.account_id
     """,
+    """
+    UPDATE credit_grant SET remaining_nano = account.posted_nano
+      FROM account WHERE account.id = credit_grant.account_id
+    """,
+    """
+    UPDATE budget SET held_nano = sums.held, spent_nano = sums.spent
+      FROM (SELECT b.id, coalesce(sum(h.amount_nano) FILTER (WHERE h.state = 'open'), 0) AS held,
+                   coalesce(sum(u.cost_nano) FILTER (WHERE u.created_at >= b.period_start), 0) AS spent
+              FROM hold h CROSS JOIN LATERAL unnest(h.budget_ids) AS x (id) JOIN budget b ON b.id = x.id
+              LEFT JOIN usage_record u ON u.reference = h.reference GROUP BY 1) sums
+     WHERE budget.id = sums.id
+    """,
+    """
+    INSERT INTO usage_hour (organization_id, hour, key_id, project_id, model, backend, jobs, billed_ms,
+                            cost_nano)
+    SELECT organization_id, date_trunc('hour', completed_at, 'UTC'), key_id, project_id, model, backend,
+           count(*), sum(billed_ms), sum(charged_nano)
+      FROM job WHERE status = 'completed' GROUP BY 1, 2, 3, 4, 5, 6
+    """,
+    "UPDATE ledger_watch SET checked_entry_id = (SELECT max(id) FROM entry), checked_at = now()",
 )
 
 
 def fill_history(server: Server, dsn: str, *, jobs: int) -> None:
-    """Write the history into a migrated database that has organizations with keys and credit, but no jobs."""
+    """Write the history into a migrated database that has organizations with keys, but no jobs.
+
+    Each has the credit of one grant. What it has of budgets counts all of its jobs.
+    """
     uvloop.run(_fill(server.superuser(dsn), jobs))
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-COLUMNS: Final = ("HTTP", "Postgres", "worker", "load")
+COLUMNS: Final = ("HTTP", "lanes", "Postgres", "worker", "load")
 """Whose CPU time may be shown, in this order."""
 LEGEND: Final = (
     "us: CPU time of the process for each request; others: share of the cores that processes beside ours "

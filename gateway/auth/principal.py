@@ -15,6 +15,7 @@ class Scope(StrEnum):
 
     GENERATE = "generate"
     READ = "read"
+    BILLING = "billing"
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,10 @@ COMMANDS = {
     "work": LazyCommand("gateway.cli.work:work", "Run a worker process."),
     "migrate": LazyCommand("gateway.cli.processes:migrate", "Bring the database to this version's tables."),
     "admin": LazyCommand("gateway.cli.admin:admin", "Organizations, keys, credit and prices."),
-    "ledger": LazyCommand("gateway.cli.ledger:ledger", "Verify the ledger."),
+    "ledger": LazyCommand("gateway.cli.ledger:ledger", "Verify and export the ledger."),
+    "reconcile": LazyCommand(
+        "gateway.cli.reconcile:reconcile", "Compare Stripe and provider costs with the ledger."
+    ),
     "generate": LazyCommand("gateway.cli.generate:generate", "Generate music through a running gateway."),
 }
 

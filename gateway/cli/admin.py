@@ -7,14 +7,14 @@ import asyncpg
 import click
 import msgspec
 
-import billing
 from gateway.auth.directory import KeyLimits, create_key, create_organization, create_project, revoke_key
 from gateway.auth.keys import derive_pepper
 from gateway.catalog import read_catalog
 from gateway.cli.commands import json_option, run, show
 from gateway.cli.credit import alerts, budget, credit
+from gateway.cli.payments import payment
+from gateway.cli.prices import price
 from gateway.cli.values import ID, MOMENT, TEXT, USD, WORDS, Conn
-from gateway.config_watch import bump_revision
 from gateway.errors import NotFound
 from gateway.settings import Settings
 
@@ -27,6 +27,8 @@ def admin() -> None:
 admin.add_command(credit)
 admin.add_command(budget)
 admin.add_command(alerts)
+admin.add_command(price)
+admin.add_command(payment)
 
 
 @admin.group()
@@ -148,46 +150,3 @@ def key_revoke(*, key_id: uuid.UUID, as_json: bool) -> None:
 
     run(action)
     show({"id": key_id.hex, "revoked": True}, as_json=as_json)
-
-
-@admin.group()
-def price() -> None:
-    """Prices; old versions stay, and running jobs keep theirs."""
-
-
-@price.command("set")
-@click.option("--model", required=True)
-@click.option("--usd-per-second", "nano_per_second", type=USD, required=True)
-@click.option("--was", "was_nano_per_second", type=USD, help="A former, higher price to show struck through.")
-@click.option("--org", "organization_id", type=ID, help="For this organization alone.")
-@json_option
-def price_set(
-    *,
-    model: str,
-    nano_per_second: int,
-    was_nano_per_second: int | None,
-    organization_id: uuid.UUID | None,
-    as_json: bool,
-) -> None:
-    """Append a price version that is in force at once."""
-    if was_nano_per_second is not None and was_nano_per_second <= nano_per_second:
-        raise click.BadParameter("it must be more than the new price", param_hint="--was")
-
-    async def action(conn: Conn, settings: Settings) -> str:
-        known = read_catalog(settings.catalog).find(model)
-        async with conn.transaction():
-            if organization_id is not None and not await conn.fetchval(
-                "SELECT true FROM organization WHERE id = $1", organization_id
-            ):
-                raise NotFound(f"there is no organization {organization_id.hex}")
-            await billing.set_price(
-                conn,
-                model=known.id,
-                nano_per_second=nano_per_second,
-                was_nano_per_second=was_nano_per_second,
-                account_id=organization_id,
-            )
-            await bump_revision(conn)
-        return known.id
-
-    show({"model": run(action), "usd_per_second": billing.format_usd(nano_per_second)}, as_json=as_json)

@@ -46,6 +46,8 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     statuses: tuple[JobStatus, ...] | None = None
     model: str | None = None
     created_from: datetime | None = None
+    created_to: datetime | None = None
+    """Without that moment."""
     before: uuid.UUID | None = None
     """Only jobs older than this one: the cursor."""
     limit: int = 20
@@ -124,7 +126,9 @@ async def list_jobs(
     return jobs, rows[wanted.limit - 1]["id"] if len(rows) > wanted.limit else None
 
 
-def page_query(principal: Principal, wanted: JobFilter) -> tuple[str, list[Any]]:
+def page_query(
+    principal: Principal, wanted: JobFilter, *, columns: str = JOB_COLUMNS
+) -> tuple[str, list[Any]]:
     """A page and one row more. Each filter has an index that ends with the id, so that a rare model or
     a small project is found as fast in a long history as a common one.
 
@@ -137,10 +141,11 @@ def page_query(principal: Principal, wanted: JobFilter) -> tuple[str, list[Any]]
         return f"${len(arguments)}"
 
     oldest = _OLDEST if wanted.created_from is None else first_id(wanted.created_from, margin=_ID_AHEAD)
+    newest = _NEWEST if wanted.created_to is None else first_id(wanted.created_to, margin=-_ID_AHEAD)
     conditions = [
         f"organization_id = {bound(principal.organization_id)}",
         f"id >= {bound(oldest)}",
-        f"id < {bound(wanted.before or _NEWEST)}",
+        f"id < {bound(min(wanted.before or _NEWEST, newest))}",
     ]
     if principal.project_id is not None:
         conditions.append(f"project_id = {bound(principal.project_id)}")
@@ -148,17 +153,19 @@ def page_query(principal: Principal, wanted: JobFilter) -> tuple[str, list[Any]]
         conditions.append(f"model = {bound(wanted.model)}")
     if wanted.created_from is not None:
         conditions.append(f"created_at >= {bound(wanted.created_from)}")
+    if wanted.created_to is not None:
+        conditions.append(f"created_at < {bound(wanted.created_to)}")
     end = f"ORDER BY id DESC LIMIT {bound(wanted.limit + 1)}"
     # One walk down the index for each status: rows of several at once would all have to be sorted.
     states = [f"status = '{status.value}'" for status in wanted.statuses or ()] or ["true"]
-    pages = [_page([*conditions, state], end) for state in states]
+    pages = [_page(columns, [*conditions, state], end) for state in states]
     if len(pages) == 1:
         return pages[0], arguments
     return " UNION ALL ".join(f"({page})" for page in pages) + f" {end}", arguments
 
 
-def _page(conditions: Sequence[str], end: str) -> str:
-    return f"SELECT {JOB_COLUMNS} FROM job WHERE {' AND '.join(conditions)} {end}"  # noqa: S608 - no input
+def _page(columns: str, conditions: Sequence[str], end: str) -> str:
+    return f"SELECT {columns} FROM job WHERE {' AND '.join(conditions)} {end}"  # noqa: S608 - no input
 
 
 async def request_cancel(

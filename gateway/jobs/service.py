@@ -16,19 +16,28 @@ from gateway.auth.principal import Principal, Scope
 from gateway.catalog import Model
 from gateway.config_watch import ConfigWatch, RevisionCache
 from gateway.database import DATABASE_ERRORS, Reader
-from gateway.errors import GatewayError, InternalError, JobNotFound, ModelUnavailable, RequestInProgress
+from gateway.errors import (
+    GatewayError,
+    InternalError,
+    JobNotFound,
+    ModelUnavailable,
+    RequestInProgress,
+)
 from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id
-from gateway.jobs.admission import Replayed, Submission, Verdict, admit
+from gateway.jobs.admission import admit
 from gateway.jobs.job import Attempt, Job, JobStatus, UnreadableJob
 from gateway.jobs.lane import Lane
 from gateway.jobs.queue import CHANNEL
 from gateway.jobs.reading import JobFilter, JobWish, list_jobs, read_attempts, read_jobs, request_cancel
 from gateway.jobs.replay import IdempotencyScope
+from gateway.jobs.walk import Replayed, Submission, Verdict
 from gateway.routing import queue_for
 
 READS_AT_ONCE: Final = 6
 """Of the pool's connections; the others are for admission, cancellation and keys."""
+QUOTE_LIFETIME: Final = timedelta(minutes=10)
+"""At most: it ends earlier if the price is about to change."""
 IN_PROGRESS_SECONDS: Final = 2.0
 """A repeat waits this long for the decision on the first request: normally it takes milliseconds."""
 
@@ -47,6 +56,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The client says that it has sent this before."""
     cancel_after: timedelta | None = None
     """Cancel the job then, unless it has ended."""
+    max_cost_nano: int | None = None
+    """The most that the client agrees to pay."""
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -55,6 +66,19 @@ class Submitted(msgspec.Struct, frozen=True):
     job: Job
     replayed: bool
     allowance: Allowance | None
+
+
+class Quote(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request can cost at most at the price of now; nothing was written or held for it."""
+
+    price: billing.Price
+    length_ms: int
+    """Of all its outputs together."""
+    outputs: int
+    most_nano: int
+    expires_at: datetime
+    available_nano: int
+    test: bool
 
 
 class Jobs:
@@ -78,7 +102,7 @@ class Jobs:
     async def submit(self, principal: Principal, order: Order) -> Submitted:
         """Reserve the money and write the job in one commit; the answer may leave only after it.
 
-        Raises whatever forbids it, in the order: key, model, route, limits, budget, credit.
+        Raises whatever forbids it, in the order: key, model, route, price, limits, budget, credit.
         """
         principal.check_scope(Scope.GENERATE)
         principal.check_model(order.model.id)
@@ -96,9 +120,34 @@ class Jobs:
         self._wake.call()
         return Submitted(_fresh_job(submission, order), replayed=False, allowance=verdict.allowance)
 
+    async def quote(self, principal: Principal, model: Model, request: GenerationRequest) -> Quote:
+        """What a live key's submit of this would hold now. Raises ModelNotAllowed or ModelUnavailable."""
+        principal.check_scope(Scope.READ)
+        principal.check_model(model.id)
+        rate = await self.rate(model, principal.organization_id)
+        queue_for(model, test=principal.test)
+        if rate is None:
+            raise _not_for_sale(model)
+        length_ms = _length_ms(request)
+        account = await self.balance(principal)
+        latest = datetime.now(UTC) + QUOTE_LIFETIME
+        return Quote(
+            price=rate.price,
+            length_ms=length_ms,
+            outputs=1,
+            most_nano=rate.price.cost_nano(length_ms),
+            expires_at=latest if rate.changes_at is None else min(latest, rate.changes_at),
+            available_nano=account.available_nano,
+            test=principal.test,
+        )
+
     async def price(self, model: Model, organization_id: uuid.UUID) -> billing.Price | None:
         """The price in force for this organization; None if the operator never set one."""
-        return (await self._prices.get(None)).find(model.id, organization_id)
+        return (await self._prices.get(None)).find(model.id, organization_id, datetime.now(UTC))
+
+    async def rate(self, model: Model, organization_id: uuid.UUID) -> billing.Rate | None:
+        """The same, and what it is about to become."""
+        return (await self._prices.get(None)).rate(model.id, organization_id, datetime.now(UTC))
 
     async def read(self, principal: Principal, job_id: uuid.UUID) -> Job:
         """Raises JobNotFound, for foreign ids as for unknown ones."""
@@ -178,12 +227,13 @@ class Jobs:
         return await self._reader.run(billing.read_price_book)
 
     async def _submission(self, principal: Principal, order: Order) -> Submission:
-        price = await self.price(order.model, principal.organization_id)
+        prices = await self._prices.get(None)
+        now = datetime.now(UTC)
+        price = prices.find(order.model.id, principal.organization_id, now)
         queue = queue_for(order.model, test=principal.test)
         if price is None:
-            raise ModelUnavailable(f"{order.model.id} has no price yet", param="model")
-        now = datetime.now(UTC)
-        length_ms = billing.billed_ms(frames=order.request.frames, sample_rate=SAMPLE_RATE)
+            raise _not_for_sale(order.model)
+        length_ms = _length_ms(order.request)
         return Submission(
             job_id=new_id(),
             organization_id=principal.organization_id,
@@ -202,6 +252,7 @@ class Jobs:
             is_retry=order.is_retry,
             price=price,
             hold_nano=0 if principal.test else price.cost_nano(length_ms),
+            max_cost_nano=order.max_cost_nano,
             created_at=now,
             cancel_at=None if order.cancel_after is None else now + order.cancel_after,
             requests_per_minute=principal.requests_per_minute,
@@ -244,6 +295,15 @@ class Wake:
                 return
 
 
+def _length_ms(request: GenerationRequest) -> int:
+    """The most that it can deliver, and so the most that it is charged for."""
+    return billing.billed_ms(frames=request.frames, sample_rate=SAMPLE_RATE)
+
+
+def _not_for_sale(model: Model) -> ModelUnavailable:
+    return ModelUnavailable(f"{model.id} has no price yet", param="model")
+
+
 def _fresh_job(submission: Submission, order: Order) -> Job:
     """The row that was just committed, without reading it back."""
     return Job(
@@ -266,7 +326,7 @@ def _fresh_job(submission: Submission, order: Order) -> Job:
         created_at=submission.created_at,
         completed_at=None,
         expires_at=None,
-        nano_per_second=submission.price.nano_per_second,
+        nano_per_second=submission.price.net_nano_per_second,
         held_nano=submission.hold_nano,
         charged_nano=None,
         billed_ms=None,

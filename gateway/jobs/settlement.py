@@ -16,6 +16,7 @@ import billing
 from gateway.jobs.job import JobError, JobErrorCode, JobResult, JobStatus
 from gateway.jobs.queue import MAX_ATTEMPTS
 from gateway.jobs.retention import RETENTION
+from gateway.jobs.usage import Use, count_usage
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 class _Row(msgspec.Struct, frozen=True):
     id: uuid.UUID
     fence: int
+    organization_id: uuid.UUID
+    project_id: uuid.UUID | None
     key_id: uuid.UUID
     test: bool
     model: str
@@ -186,14 +189,14 @@ def _hopeless_error(row: _Row, late: set[uuid.UUID]) -> JobError:
 async def _lock_jobs(conn: billing.Connection, ids: Sequence[uuid.UUID], *, state: str) -> list[_Row]:
     rows = await conn.fetch(
         """
-        SELECT id, fence, key_id, test, model, backend, attempts,
-               cancel_requested_at IS NOT NULL OR cancel_at < now()
-          FROM job WHERE id = ANY($1) AND status = $2 ORDER BY id FOR UPDATE
+        SELECT id, fence, organization_id, project_id, key_id, test, model, backend, attempts,
+               cancel_requested_at IS NOT NULL OR cancel_at < now(), status
+          FROM job WHERE id = ANY($1) ORDER BY id FOR UPDATE
         """,
         ids,
-        state,
     )
-    return [_Row(*row) for row in rows]
+    # Compared here: by an index on the status the planner would read through all that left it lately.
+    return [_Row(*row[:-1]) for row in rows if row["status"] == state]
 
 
 async def _settle(
@@ -294,6 +297,7 @@ async def _write(conn: billing.Connection, finals: Sequence[_Final]) -> None:
         [final.row.key_id for final in finals],
     )
     await _count(conn, finals)
+    await count_usage(conn, (_use(final) for final in finals if final.charged_nano is not None))
 
 
 async def _write_jobs(conn: billing.Connection, finals: Sequence[_Final]) -> None:
@@ -346,6 +350,19 @@ async def _count(conn: billing.Connection, finals: Sequence[_Final]) -> None:
         ["test" if final.row.test else final.row.backend or "none" for final in finals],
         [final.outcome for final in finals],
         [final.billed_ms or 0 for final in finals],
+    )
+
+
+def _use(final: _Final) -> Use:
+    row = final.row
+    return Use(
+        organization_id=row.organization_id,
+        project_id=row.project_id,
+        key_id=row.key_id,
+        model=row.model,
+        backend=row.backend or "none",
+        billed_ms=final.billed_ms or 0,
+        cost_nano=final.charged_nano or 0,
     )
 
 

@@ -87,14 +87,17 @@ def _create_credit_grant() -> None:
     comment="where a balance comes from; what is spent is taken from what expires first"
     )
     op.create_index("ix_credit_grant_open", "credit_grant", ["account_id"], unique=False, postgresql_where=sa.text("closed_at IS NULL"))
-    # What is left of the credit of before, under the name of the last transfer that gave some.
+    # Of the credit of before, what is left is that of the last grants: the first ones were spent first.
     op.execute(
         """
-        INSERT INTO credit_grant (id, account_id, transfer_id, kind, amount_nano, remaining_nano, created_at)
-        SELECT DISTINCT ON (a.id) gen_random_uuid(), a.id, t.id, 'promotional', a.posted_nano, a.posted_nano, t.created_at
-          FROM account a JOIN entry e ON e.account_id = a.id JOIN transfer t ON t.id = e.transfer_id
-         WHERE a.kind = 'customer' AND a.posted_nano > 0 AND t.kind = 'grant'
-         ORDER BY a.id, e.id DESC
+        INSERT INTO credit_grant (id, account_id, transfer_id, kind, amount_nano, remaining_nano, closed_at, created_at)
+        SELECT gen_random_uuid(), account_id, transfer_id, 'promotional', amount_nano, remaining,
+               CASE WHEN remaining = 0 THEN now() END, created_at
+          FROM (SELECT e.account_id, e.transfer_id, e.amount_nano, t.created_at,
+                       greatest(0, least(e.amount_nano, a.posted_nano + e.amount_nano
+                           - sum(e.amount_nano) OVER (PARTITION BY e.account_id ORDER BY e.id DESC))) AS remaining
+                  FROM entry e JOIN transfer t ON t.id = e.transfer_id JOIN account a ON a.id = e.account_id
+                 WHERE a.kind = 'customer' AND t.kind = 'grant') g
         """
     )
 

@@ -19,12 +19,20 @@ LIMIT_SECONDS = 400
 WRITES = "pgbench, one-row transaction, 32 clients"
 READS = "pgbench, select of one row, 32 clients"
 COMPOSER = "composer alone, 1 thread"
+STATEMENTS = "single statements, 64 clients"
 LINES = {
     "admission": {
         "POST /v1/audio/generations, 1 account": WRITES,
         "POST /v1/audio/generations, 50 accounts": WRITES,
         "GET /v1/jobs/{id}": READS,
     },
+    "ledger": {
+        "ledger alone, 64 clients": STATEMENTS,
+        "ledger alone, 512 clients": STATEMENTS,
+        "with job rows, 64 clients": STATEMENTS,
+        "with job rows, 512 clients": STATEMENTS,
+    },
+    "verify": {"ledger verify": None, "export --csv": None, "export --json": None},
     "big_table": {
         "POST, 1 account, 5,000 jobs": "POST, 1 account, 50 jobs",
         "POST, 50 accounts, 5,000 jobs": "POST, 50 accounts, 50 jobs",
@@ -84,6 +92,15 @@ def test_what_stands_beside_the_lines_is_there(document: dict[str, Any]) -> None
             assert facts["streams answered"] >= 50
             assert facts["streams that saw their job's end"] > 0
             assert facts["events received"] > 50
+        case "ledger":
+            assert document["failures"] == []
+            for books in ("single statements", "ledger alone", "with job rows"):
+                assert int(facts[f"books checked, {books}"].split()[0].replace(",", "")) > 0
+            assert facts["batches, ledger alone, 512 clients"].startswith("holds ")
+        case "verify":
+            assert document["failures"] == []
+            assert "entries in" in facts["ledger verify"]
+            assert facts["check at rest"].endswith("ms")
         case "big_table":
             assert "9,5" in facts["ledger verify"]  # some 9,500 entries: two for each completed job
 

@@ -7,7 +7,7 @@ import pytest
 from tests.docs.code_blocks import as_one_script, blocks, run_shell
 
 FIRST_PAGES = ("README.md", "docs/quickstart.md")
-PAGES = (*FIRST_PAGES, "docs/credit.md")
+PAGES = (*FIRST_PAGES, "docs/credit.md", "docs/prices.md")
 PAGE_SECONDS = 240
 
 

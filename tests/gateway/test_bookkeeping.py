@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 import billing
-from gateway.bookkeeping import Chore, chores, keep_books_forever, tell_notices
+from gateway.bookkeeping import Chore, keep_books_forever, ledger_chores, tell_notices
 from tests.factories import PATIENCE_SECONDS, USD, Pool, new_customer, open_shop, until
 
 
@@ -46,7 +46,7 @@ async def test_credit_expires_and_debts_are_paid_by_the_chores(pool: Pool) -> No
             top_up_ref="pi_1",
         )
         await billing.grant(conn, account_id=owing, amount_nano=3 * USD, reason="goodwill")
-    task = asyncio.create_task(keep_books_forever(chores(pool)))
+    task = asyncio.create_task(keep_books_forever(ledger_chores(pool)))
 
     async def settled() -> bool:
         async with pool.acquire() as conn:

@@ -8,11 +8,14 @@ from litestar.openapi.spec import OpenAPIType, Reference, Schema
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
+import billing
 from gateway.audio import CONTENT_TYPES, AudioFormat
 from gateway.auth.principal import Scope
+from gateway.dialects.native.documents import LINE, MONTH
 from gateway.errors import raised_errors
 from gateway.generation import MAX_SEED, Task
 from gateway.jobs.job import JobErrorCode
+from gateway.jobs.usage import UsageGroup
 
 Facts = dict[str, Any]
 
@@ -21,6 +24,16 @@ _USD: Final[Facts] = {"pattern": r"^-?[0-9]+\.[0-9]{9}$"}
 _MOMENT: Final[Facts] = {"format": "date-time"}
 _SECONDS: Final[Facts] = {"minimum": 0}
 _COUNT: Final[Facts] = {"minimum": 0}
+_LINE_ID: Final[Facts] = {"pattern": LINE}
+_MONTH: Final[Facts] = {"pattern": MONTH}
+_MONTH_SUMS: Final[dict[str, Facts]] = {
+    "month": _MONTH,
+    "opening_usd": _USD,
+    "added_usd": _USD,
+    "charged_usd": _USD,
+    "removed_usd": _USD,
+    "closing_usd": _USD,
+}
 _STATUSES: Final = ["queued", "processing", "completed", "failed"]
 
 
@@ -78,7 +91,71 @@ FACTS: Final[dict[str, dict[str, Facts]]] = {
         "balance_usd": _USD,
         "held_usd": _USD,
         "available_usd": _USD,
+        "owed_usd": _USD,
+        "level": {"enum": list(billing.LEVELS)},
+        "low_usd": _USD,
+        "critical_usd": _USD,
     },
+    "GrantView": {
+        "kind": {"enum": list(billing.GRANT_KINDS)},
+        "remaining_usd": _USD,
+        "expires_at": _MOMENT,
+    },
+    "AccountUsage": {"object": _only("account_usage"), "next_cursor": _ID},
+    "UsageEventView": {
+        "object": _only("usage_event"),
+        "id": _ID,
+        "job_id": _ID,
+        "created_at": _MOMENT,
+        "completed_at": _MOMENT,
+        "status": {"enum": ["completed", "failed"]},
+        "source": _only("api"),
+        "billable_units": _SECONDS,
+        "billing_unit": _only("second"),
+        "cost_usd": _USD,
+    },
+    "UsageReport": {
+        "object": _only("list"),
+        "start": _MOMENT,
+        "end": _MOMENT,
+        "group_by": {"items": Schema(type=OpenAPIType.STRING, enum=list(UsageGroup))},
+    },
+    "UsageRowView": {
+        "start": _MOMENT,
+        "project_id": _ID,
+        "key_id": _ID,
+        "jobs": {"minimum": 1},
+        "billed_seconds": _SECONDS,
+        "cost_usd": _USD,
+    },
+    "UsageTotals": {"jobs": _COUNT, "billed_seconds": _SECONDS, "cost_usd": _USD},
+    "EntryList": {"object": _only("list"), "next_cursor": _LINE_ID},
+    "EntryView": {
+        "id": _LINE_ID,
+        "created_at": _MOMENT,
+        "kind": {"enum": list(billing.ENTRY_KINDS)},
+        "amount_usd": _USD,
+        "balance_after_usd": _USD,
+        "job_id": _ID,
+    },
+    "MonthList": {"object": _only("list"), "next_cursor": _MONTH},
+    "MonthView": _MONTH_SUMS,
+    "StatementView": {
+        "object": _only("statement"),
+        "organization_id": _ID,
+        "start": _MOMENT,
+        "end": _MOMENT,
+        "total_usd": {"pattern": r"^[0-9]+\.[0-9]{2}$"},
+        "url": {"format": "uri"},
+        **_MONTH_SUMS,
+    },
+    "StatementLine": {
+        "created_at": _MOMENT,
+        "kind": {"enum": list(billing.ENTRY_KINDS)},
+        "entries": {"minimum": 1},
+        "amount_usd": _USD,
+    },
+    "ModelLine": {"jobs": {"minimum": 1}, "billed_seconds": _SECONDS, "cost_usd": _USD},
     "KeyView": {
         "object": _only("key"),
         "id": _ID,
@@ -91,13 +168,37 @@ FACTS: Final[dict[str, dict[str, Facts]]] = {
     "ModelList": {"object": _only("list")},
     "ModelView": {"object": _only("model")},
     "Parameter": {"type": {"enum": ["string", "number", "integer", "boolean"]}},
-    "Pricing": {"usd_per_second": _USD, "was_usd_per_second": _USD, "billing_unit": _only("second")},
+    "Pricing": {
+        "usd_per_second": _USD,
+        "list_usd_per_second": _USD,
+        "discount_percent": {"pattern": r"^[0-9]{1,3}(\.[0-9]{1,4})?$"},
+        "was_usd_per_second": _USD,
+        "price_version": _ID,
+        "changes_at": _MOMENT,
+        "next_usd_per_second": _USD,
+        "billing_unit": _only("second"),
+    },
+    "QuoteView": {
+        "object": _only("quote"),
+        "task": {"enum": list(Task)},
+        "max_cost_usd": _USD,
+        "usd_per_second": _USD,
+        "list_usd_per_second": _USD,
+        "billable_seconds": _SECONDS,
+        "outputs": {"minimum": 1},
+        "price_version": _ID,
+        "expires_at": _MOMENT,
+        "available_usd": _USD,
+    },
     "ErrorBody": {
         "type": {"enum": sorted({kind.type for kind in raised_errors()})},
         "code": {"enum": list(dict.fromkeys(kind.code for kind in raised_errors()))},
         "charged": {"const": False},
         "required_usd": _USD,
         "available_usd": _USD,
+        "owed_usd": _USD,
+        "max_cost_usd": _USD,
+        "price_version": _ID,
     },
 }
 

@@ -34,6 +34,8 @@ class GenerationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     instrumental: bool | None = None
     task: str | None = None
     metadata: dict[str, str] | None = None
+    max_cost_usd: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """Text or number, as it was written: a float between us and the client would change it."""
 
     input: str | None = None
     duration: float | None = None

@@ -22,6 +22,7 @@ from gateway.dialects.native.validation import (
     MAX_METADATA_PAIRS,
     MAX_METADATA_VALUE_CHARACTERS,
     MAX_PROMPT_CHARACTERS,
+    MAX_USD_CHARACTERS,
     RANDOM_SEED,
     SHIFT_RANGE,
 )
@@ -33,6 +34,11 @@ _KEY_SCALE: Final = (
     r"^\s*[A-Ga-g]\s*[#♯bB♭]?\s*"
     r"([Mm]|[Mm][Aa][Jj]([Oo][Rr])?|[Mm][Ii][Nn]([Oo][Rr])?|[Mm][Oo][Ll][Ll]|[Dd][Uu][Rr])?\s*$"
 )
+_AMOUNT: Final = [
+    Schema(type=OpenAPIType.STRING, pattern=r"^[0-9]+(\.[0-9]{1,9}0*)?$", max_length=MAX_USD_CHARACTERS - 2),
+    Schema(type=OpenAPIType.NUMBER, minimum=0),
+    Schema(type=OpenAPIType.NULL),
+]
 _OF_THE_MODEL: Final = "range and default are the model's, see GET /v1/models"
 
 
@@ -96,6 +102,10 @@ _GENERATION: Final[dict[str, tuple[str, Facts]]] = {
             ),
             "examples": [{"order": "1234"}],
         },
+    ),
+    "max_cost_usd": (
+        "The most that you agree to pay, in USD, as text or number: if it can cost more, `price_changed`.",
+        {"one_of": None, "any_of": _AMOUNT, "examples": ["0.05"]},
     ),
 }
 _SETTINGS: Final[dict[str, tuple[str, Facts]]] = {

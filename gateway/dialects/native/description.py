@@ -10,7 +10,7 @@ from typing import Any, Final
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import OpenAPI
 
-from gateway.dialects.native.documents import ID
+from gateway.dialects.native.documents import ID, MONTH
 from gateway.errors import raised_errors
 
 Node = dict[str, Any]
@@ -18,6 +18,10 @@ Node = dict[str, Any]
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _PATHS: Final[dict[str, Node]] = {
     "job_id": {"description": "`id` of a job.", "schema": {"type": "string", "pattern": ID}},
+    "month": {
+        "description": "A month by UTC, such as `2026-11`.",
+        "schema": {"type": "string", "pattern": MONTH},
+    },
     "model_id": {"description": "Id or alias of a model.", "schema": {"type": "string", "minLength": 1}},
 }
 _HEADERS: Final[dict[str, Node]] = {

@@ -12,6 +12,9 @@ from gateway.dialects.native.render import JobView
 Specs = dict[int, ResponseSpec]
 
 ID: Final = "^[0-9a-f]{32}$"
+MONTH: Final = "^[1-9][0-9]{3}-(0[1-9]|1[0-2])$"
+LINE: Final = "^[1-9][0-9]{0,17}$"
+"""Id of a line of the ledger."""
 MOMENTS: Final = [
     Schema(type=OpenAPIType.INTEGER, minimum=0, maximum=253_402_300_799),
     Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME),
@@ -34,6 +37,11 @@ ERRORS: Final[Specs] = {
 """Of every operation: what the server says before it knows which one is meant, and the key's."""
 FINDING_ERRORS: Final[Specs] = ERRORS | {404: _spec("Nothing there that this key may see.")}
 CANCEL_ERRORS: Final[Specs] = FINDING_ERRORS | {409: _spec("The job has ended already.")}
+QUOTE_ERRORS: Final[Specs] = ERRORS | {
+    404: _spec("There is no such model."),
+    413: _spec("The body is too large."),
+    415: _spec("The body is not JSON."),
+}
 SUBMIT_ANSWERS: Final[Specs] = ERRORS | {
     200: ResponseSpec(
         data_container=JobView,
@@ -42,7 +50,10 @@ SUBMIT_ANSWERS: Final[Specs] = ERRORS | {
     ),
     402: _spec("Credit or budget does not cover the most that the job can cost; nothing was reserved."),
     404: _spec("There is no such model."),
-    409: _spec("The first request with this Idempotency-Key has not been decided yet."),
+    409: _spec(
+        "The job can cost more than `max_cost_usd`; or the first request with this Idempotency-Key has not "
+        "been decided yet."
+    ),
     413: _spec("The body is too large."),
     415: _spec("The body is not JSON."),
     422: _spec("The Idempotency-Key was used with another body."),

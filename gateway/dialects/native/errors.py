@@ -58,6 +58,9 @@ class ErrorBody(msgspec.Struct, kw_only=True):
     doc_url: str
     required_usd: str | msgspec.UnsetType = msgspec.UNSET
     available_usd: str | msgspec.UnsetType = msgspec.UNSET
+    owed_usd: str | msgspec.UnsetType = msgspec.UNSET
+    max_cost_usd: str | msgspec.UnsetType = msgspec.UNSET
+    price_version: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ErrorEnvelope(msgspec.Struct, kw_only=True):

@@ -8,6 +8,7 @@ from litestar import Litestar, Request
 from litestar.datastructures import State
 from litestar.types import Empty, Scope
 
+from billing.payments import Till
 from gateway.auth.directory import KeyDirectory
 from gateway.auth.principal import Principal
 from gateway.catalog import Catalog
@@ -15,8 +16,11 @@ from gateway.dialects.json_body import decode_body
 from gateway.dialects.native.render import JobRenderer
 from gateway.errors import InvalidRequest, JobNotFound, PayloadTooLarge, UnsupportedMediaType
 from gateway.ids import parse_id
+from gateway.jobs.reports import Reports
 from gateway.jobs.service import Jobs
 from gateway.jobs.watching import JobWatch
+from gateway.settings import Settings
+from gateway.signed_urls import UrlSigner
 
 _decoders: Final[dict[Any, msgspec.json.Decoder[Any]]] = {}
 
@@ -30,9 +34,14 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
 
     keys: KeyDirectory
     jobs: Jobs
+    reports: Reports
     catalog: Catalog
     renderer: JobRenderer
     job_watch: JobWatch
+    signer: UrlSigner
+    settings: Settings
+    payments: Till | None
+    """None: no payment provider is configured."""
 
 
 class GatewayApp(Litestar):

@@ -6,6 +6,7 @@ import msgspec
 
 import billing
 from gateway.catalog import Model
+from gateway.dialects.native.render import iso
 from gateway.dialects.native.validation import BPM_RANGE, SHIFT_RANGE
 from gateway.generation import LANGUAGES, MAX_SEED, TIME_SIGNATURES
 from gateway.routing import can_serve
@@ -25,10 +26,15 @@ class Parameter(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Pricing(msgspec.Struct, kw_only=True):
-    """What a second of delivered audio costs now; `was` is a former price, struck through."""
+    """What a second of delivered audio costs this organization now, and what it is about to cost."""
 
     usd_per_second: str
+    list_usd_per_second: str
+    discount_percent: str
     was_usd_per_second: str | None
+    price_version: str
+    changes_at: str | None
+    next_usd_per_second: str | None
     billing_unit: str = "second"
 
 
@@ -56,7 +62,7 @@ class ModelList(msgspec.Struct, kw_only=True):
     data: list[ModelView]
 
 
-def model_view(model: Model, price: billing.Price | None) -> ModelView:
+def model_view(model: Model, rate: billing.Rate | None) -> ModelView:
     """What the catalog and the price book say of a model."""
     return ModelView(
         id=model.id,
@@ -65,17 +71,26 @@ def model_view(model: Model, price: billing.Price | None) -> ModelView:
         aliases=list(model.aliases),
         tasks=[task.value for task in model.tasks],
         parameters=_parameters(model),
-        pricing=None if price is None else _pricing(price),
-        available=price is not None and can_serve(model),
+        pricing=None if rate is None else _pricing(rate),
+        available=rate is not None and can_serve(model),
     )
 
 
-def _pricing(price: billing.Price) -> Pricing:
-    was = price.was_nano_per_second
+def _pricing(rate: billing.Rate) -> Pricing:
+    price, following = rate.price, rate.next_price
     return Pricing(
-        usd_per_second=billing.format_usd(price.nano_per_second),
-        was_usd_per_second=None if was is None else billing.format_usd(was),
+        usd_per_second=billing.format_usd(price.net_nano_per_second),
+        list_usd_per_second=billing.format_usd(price.nano_per_second),
+        discount_percent=price.discount_percent,
+        was_usd_per_second=_usd_or_none(price.was_nano_per_second),
+        price_version=price.id.hex,
+        changes_at=None if rate.changes_at is None else iso(rate.changes_at),
+        next_usd_per_second=_usd_or_none(None if following is None else following.net_nano_per_second),
     )
+
+
+def _usd_or_none(nano: int | None) -> str | None:
+    return None if nano is None else billing.format_usd(nano)
 
 
 def _parameters(model: Model) -> dict[str, Parameter]:

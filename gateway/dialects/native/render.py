@@ -139,9 +139,9 @@ class JobRenderer:
             queue_position=outlook.queue_position,
             eta_seconds=outlook.eta_seconds,
             created_at=iso(job.created_at),
-            completed_at=_iso_or_none(job.completed_at),
-            expires_at=_iso_or_none(job.expires_at),
-            cancel_requested_at=_iso_or_none(job.cancel_requested_at),
+            completed_at=iso_or_none(job.completed_at),
+            expires_at=iso_or_none(job.expires_at),
+            cancel_requested_at=iso_or_none(job.cancel_requested_at),
             result=await self._result(job, job.result, origin, inline=inline) if job.result else None,
             error=JobErrorView(message=job.error.message, code=job.error.code.value) if job.error else None,
             warnings=list(job.warnings),
@@ -212,7 +212,8 @@ def iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def _iso_or_none(moment: datetime | None) -> str | None:
+def iso_or_none(moment: datetime | None) -> str | None:
+    """The same, or nothing."""
     return None if moment is None else iso(moment)
 
 
@@ -220,6 +221,6 @@ def _attempt_view(attempt: Attempt) -> AttemptView:
     fields: dict[str, Any] = msgspec.structs.asdict(attempt)
     return AttemptView(
         started_at=iso(fields.pop("created_at")),
-        finished_at=_iso_or_none(fields.pop("finished_at")),
+        finished_at=iso_or_none(fields.pop("finished_at")),
         **fields,
     )

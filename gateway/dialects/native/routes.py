@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -12,10 +11,9 @@ from litestar import Response, Router, delete, get, post
 from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 
-import billing
 from gateway.auth.principal import Scope
-from gateway.catalog import Catalog
 from gateway.dialects.native.answers import Answer, rate_limit_headers
+from gateway.dialects.native.balance import read_account_usage, read_balance
 from gateway.dialects.native.body import GenerationBody
 from gateway.dialects.native.documents import (
     CANCEL_ERRORS,
@@ -28,12 +26,16 @@ from gateway.dialects.native.documents import (
 )
 from gateway.dialects.native.events import stream_events
 from gateway.dialects.native.guarding import GatewayRequest, known_job_id, origin, require_key
+from gateway.dialects.native.ledger import read_ledger
 from gateway.dialects.native.models import ModelList, ModelView, model_view
+from gateway.dialects.native.queries import read_cursor, read_limit, read_model_name, read_moment
+from gateway.dialects.native.quotes import create_quote
 from gateway.dialects.native.render import JobView
+from gateway.dialects.native.statements import list_statements, read_statement
 from gateway.dialects.native.submit_headers import SubmitOperation, read_submit_headers
+from gateway.dialects.native.usage import read_usage_report
 from gateway.dialects.native.validation import check_body, check_metadata
-from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
-from gateway.ids import parse_id
+from gateway.errors import GatewayError, InvalidRequest
 from gateway.jobs.job import FINAL, Job, JobStatus
 from gateway.jobs.reading import MAX_PAGE, JobFilter
 from gateway.jobs.service import Order
@@ -56,15 +58,6 @@ class JobList(msgspec.Struct, kw_only=True):
     data: list[JobView]
     has_more: bool
     next_cursor: str | None
-
-
-class BalanceView(msgspec.Struct, kw_only=True):
-    """The organization's money, as decimal strings in USD; balance = available + held."""
-
-    object: str = "balance"
-    balance_usd: str
-    held_usd: str
-    available_usd: str
 
 
 class KeyView(msgspec.Struct, kw_only=True):
@@ -96,7 +89,7 @@ async def create_generation(request: GatewayRequest, data: JSONBody[GenerationBo
     The money for the longest possible result is reserved and the job is stored before the answer
     leaves; poll `Location` until the status is `completed` or `failed`, follow its events, or ask for
     `Prefer: wait=N`. Only delivered seconds are charged. Send `Idempotency-Key` to be safe against
-    sending twice.
+    sending twice, and `max_cost_usd` to be safe against a price that has changed since you saw it.
     """
     asked = read_submit_headers(request)
     desk = request.desk
@@ -114,6 +107,7 @@ async def create_generation(request: GatewayRequest, data: JSONBody[GenerationBo
             idempotency_key=asked.idempotency_key,
             is_retry=asked.is_retry,
             cancel_after=asked.cancel_after,
+            max_cost_nano=checked.max_cost_nano,
         ),
     )
     job, status = submitted.job, HTTP_202_ACCEPTED
@@ -166,10 +160,10 @@ async def list_jobs(
         request.auth,
         JobFilter(
             statuses=_statuses(status),
-            model=_model(model, request.desk.catalog),
-            created_from=_moment(created_from),
-            before=_cursor(cursor),
-            limit=_limit(limit),
+            model=read_model_name(model, request.desk.catalog),
+            created_from=read_moment(created_from, "created[gte]"),
+            before=read_cursor(cursor),
+            limit=read_limit(limit),
         ),
     )
     views = [await request.desk.renderer.view(job, origin=origin(request), inline=False) for job in page]
@@ -210,7 +204,7 @@ async def list_models(request: GatewayRequest) -> ModelList:
     organization = request.auth.organization_id
     return ModelList(
         data=[
-            model_view(m, await request.desk.jobs.price(m, organization))
+            model_view(m, await request.desk.jobs.rate(m, organization))
             for m in request.desk.catalog.models.values()
         ]
     )
@@ -220,18 +214,7 @@ async def list_models(request: GatewayRequest) -> ModelList:
 async def read_model(request: GatewayRequest, model_id: FromPath[str]) -> ModelView:
     """One model, by id or alias."""
     model = request.desk.catalog.find(model_id)
-    return model_view(model, await request.desk.jobs.price(model, request.auth.organization_id))
-
-
-@get("/balance", summary="Read the balance", responses=ERRORS)
-async def read_balance(request: GatewayRequest) -> BalanceView:
-    """What the organization has, what of it is held for running jobs, and what is free."""
-    account = await request.desk.jobs.balance(request.auth)
-    return BalanceView(
-        balance_usd=billing.format_usd(account.posted_nano),
-        held_usd=billing.format_usd(account.held_nano),
-        available_usd=billing.format_usd(account.available_nano),
-    )
+    return model_view(model, await request.desk.jobs.rate(model, request.auth.organization_id))
 
 
 @get("/key", summary="Read what this key may do", responses=ERRORS)
@@ -255,6 +238,7 @@ router: Final = Router(
     "/v1",
     route_handlers=[
         create_generation,
+        create_quote,
         read_job,
         stream_events,
         list_jobs,
@@ -263,6 +247,11 @@ router: Final = Router(
         list_models,
         read_model,
         read_balance,
+        read_account_usage,
+        read_usage_report,
+        read_ledger,
+        list_statements,
+        read_statement,
         read_key,
     ],
     before_request=require_key,
@@ -295,25 +284,6 @@ async def _view_after_commit(request: GatewayRequest, job: Job) -> JobView:
         return await renderer.view(job, origin=origin(request), inline=False)
 
 
-def _cursor(text: str | None) -> uuid.UUID | None:
-    if text is None:
-        return None
-    cursor = parse_id(text)
-    if cursor is None:
-        raise InvalidRequest("cursor must be the next_cursor of an earlier page", param="cursor")
-    return cursor
-
-
-def _limit(value: int) -> int:
-    if not 1 <= value <= MAX_PAGE:
-        raise InvalidRequest(
-            f"limit must be between 1 and {MAX_PAGE}",
-            param="limit",
-            suggestion=str(min(max(value, 1), MAX_PAGE)),
-        )
-    return value
-
-
 def _statuses(value: str | None) -> tuple[JobStatus, ...] | None:
     if value is None:
         return None
@@ -322,30 +292,3 @@ def _statuses(value: str | None) -> tuple[JobStatus, ...] | None:
             f"status must be one of {', '.join(_STATUSES)}", param="status", suggestion="completed"
         )
     return _STATUSES[value]
-
-
-def _model(value: str | None, catalog: Catalog) -> str | None:
-    """An alias counts as its model; a model that left the catalog may still have jobs."""
-    if value is None:
-        return None
-    if "\x00" in value:
-        raise InvalidRequest("model contains a NUL character", param="model")
-    try:
-        return catalog.find(value).id
-    except ModelNotFound:
-        return value
-
-
-def _moment(value: str | None) -> datetime | None:
-    """ISO 8601 or Unix seconds."""
-    if value is None:
-        return None
-    try:
-        if value.isdecimal():
-            return datetime.fromtimestamp(int(value), UTC)
-        moment = datetime.fromisoformat(value)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError, OSError):
-        raise InvalidRequest(
-            "created[gte] must be a time", param="created[gte]", suggestion="2026-01-31T00:00:00Z"
-        ) from None

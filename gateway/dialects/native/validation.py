@@ -2,12 +2,15 @@
 
 import difflib
 import random
+import re
 from collections.abc import Iterable
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+import billing
 from gateway.audio import AudioFormat, AudioSettings, UnsupportedEncoding, resolve_encoding
 from gateway.catalog import Model
 from gateway.dialects.native.body import ALIASES, GenerationBody
@@ -32,7 +35,12 @@ MAX_KEY_SCALE_CHARACTERS: Final = 32
 BPM_RANGE: Final = (30, 300)
 SHIFT_RANGE: Final = (0.0, 10.0)
 RANDOM_SEED: Final = -1
+MAX_USD_CHARACTERS: Final = 64
 LOSSY_FORMATS: Final = "format mp3 or ogg"
+
+_DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+"""What JSON takes, with an exponent that can be written out."""
 
 Number = TypeVar("Number", int, float)
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -43,6 +51,8 @@ class Checked(msgspec.Struct, frozen=True):
 
     request: GenerationRequest
     warnings: tuple[str, ...]
+    max_cost_nano: int | None = None
+    """The most that the client agrees to pay."""
 
 
 def check_body(body: GenerationBody, model: Model) -> Checked:
@@ -72,7 +82,7 @@ def check_body(body: GenerationBody, model: Model) -> Checked:
         return_base64=bool(fields["return_base64"]),
     )
     _check_encoding(request)
-    return Checked(request, tuple(warnings))
+    return Checked(request, tuple(warnings), _max_cost(body.max_cost_usd))
 
 
 def check_metadata(metadata: dict[str, str] | None) -> None:
@@ -97,6 +107,39 @@ def _fold_aliases(body: GenerationBody) -> dict[str, Any]:
             )
         fields[name] = value
     return fields
+
+
+def _max_cost(given: msgspec.Raw | msgspec.UnsetType) -> int | None:
+    """Nano-USD of a text or a number, exactly. That it is JSON was checked when the body was decoded."""
+    raw = b"null" if isinstance(given, msgspec.UnsetType) else bytes(given)
+    if raw == b"null":
+        return None
+    text = _written_usd(raw) if len(raw) <= MAX_USD_CHARACTERS else None
+    if text is None:
+        raise InvalidRequest(
+            "max_cost_usd must be an amount in USD: a decimal as text, or a number",
+            param="max_cost_usd",
+            suggestion="0.05",
+        )
+    nano = Fraction(text) * billing.NANO_PER_USD
+    if nano < 0:
+        raise InvalidRequest("max_cost_usd must not be negative", param="max_cost_usd", suggestion="0")
+    if nano.denominator > 1:
+        raise InvalidRequest(
+            "max_cost_usd has more than nine decimals",
+            param="max_cost_usd",
+            suggestion=billing.format_usd(int(nano)),
+        )
+    return int(nano)
+
+
+def _written_usd(raw: bytes) -> str | None:
+    """The amount as the client wrote it; None for what is no decimal."""
+    if raw.startswith(b'"'):
+        text = msgspec.json.decode(raw, type=str)
+        return text if _DECIMAL.fullmatch(text) else None
+    text = raw.decode()
+    return text if _NUMBER.fullmatch(text) else None
 
 
 def _prompt(value: str | None) -> str:

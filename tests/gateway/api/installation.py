@@ -213,6 +213,8 @@ async def running(dsn: str, home: Path, **more: str) -> AsyncIterator[Installati
         async with live.pool.acquire() as conn, conn.transaction():
             await billing.seed_prices(conn, live.catalog.seed_prices())
             await bump_revision(conn)
+            # Tests change rows by hand: the check of every minute would rightly stop the gateway.
+            await conn.execute("UPDATE ledger_watch SET checked_at = '2999-01-01'")
         async with httpx.AsyncClient(base_url=base_url, trust_env=False, timeout=20) as http:
             yield Installation(dsn=dsn, settings=settings, live=live, http=http)
 

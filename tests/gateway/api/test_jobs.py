@@ -65,6 +65,11 @@ async def test_a_job_from_its_submit_to_its_end(customer: Customer, installation
         "balance_usd": "5.000000000",
         "held_usd": "0.001250000",
         "available_usd": "4.998750000",
+        "owed_usd": "0.000000000",
+        "level": "fine",
+        "low_usd": "1.000000000",
+        "critical_usd": "0.100000000",
+        "grants": [{"kind": "promotional", "remaining_usd": "5.000000000", "expires_at": None}],
     }
 
 

@@ -21,6 +21,9 @@ FAMILIES = {
     "antiphon_revenue_nanousd": "counter",
     "antiphon_held_nanousd": "gauge",
     "antiphon_hold_oldest_age_seconds": "gauge",
+    "antiphon_ledger_violation": "gauge",
+    "antiphon_provider_cost_nanousd": "counter",
+    "antiphon_low_balance_accounts": "gauge",
     "antiphon_queue_depth": "gauge",
     "antiphon_queue_oldest_age_seconds": "gauge",
     "antiphon_http_request_seconds": "histogram",
@@ -195,6 +198,18 @@ async def test_counters_are_the_ledger(
     assert len(stored) >= 6
     assert {name: again[name] for name in stored} == {name: after[name] for name in stored}
     await customer.http.delete(held["poll_url"], headers=customer.headers())
+
+
+async def test_accounts_that_run_low_are_counted_by_the_threshold_that_they_passed(
+    customer: Customer, installation: Installation
+) -> None:
+    name = 'antiphon_low_balance_accounts{level="%s"}'
+    before = series((await customer.http.get("/metrics")).text)
+    await installation.customer(usd="0.5")
+    await installation.customer(usd="0.05")
+    await installation.customer(usd="2")
+    after = series((await customer.http.get("/metrics")).text)
+    assert [after[name % level] - before[name % level] for level in ("low", "critical")] == [1, 1]
 
 
 async def test_routes_are_labelled_by_their_template(customer: Customer) -> None:

@@ -14,9 +14,11 @@ from gateway.errors import (
     GatewayError,
     IdempotencyKeyReused,
     InsufficientCredits,
+    LedgerHalted,
+    PriceChanged,
     RateLimitExceeded,
 )
-from gateway.jobs.admission import Admitted, Locked, Meter, Replayed, Submission, Verdict, decide
+from gateway.jobs.walk import Admitted, Locked, Meter, Replayed, Submission, Verdict, decide
 from tests.factories import new_submission
 
 ORGANIZATIONS = [uuid.UUID(int=100 + n) for n in range(2)]
@@ -47,6 +49,7 @@ def submission_of(
         test=test,
         requests_per_minute=limits[0],
         max_open_jobs=limits[1],
+        has_budget=True,
     )
     return new_submission(
         principal, PRICE, length_ms=hold, idempotency_key=idempotency_key, request_hash=body
@@ -66,7 +69,16 @@ def locked_of(
         },
         budgets={
             key: [
-                billing.Budget(id=key, subject=key, period="day", limit_nano=limit, spent_nano=0, held_nano=0)
+                billing.Budget(
+                    id=key,
+                    account_id=KEYS[key],
+                    subject=key,
+                    scope="key",
+                    period="day",
+                    limit_nano=limit,
+                    spent_nano=0,
+                    held_nano=0,
+                )
             ]
             for key, limit in zip(KEYS, budgets, strict=True)
             if limit is not None
@@ -195,6 +207,33 @@ def test_what_an_earlier_try_has_written_is_admitted_without_reserving_again() -
     locked.present = frozenset({submission.job_id})
     assert decide([submission], locked) == [Admitted(submission.job_id)]
     assert locked.accounts[ORGANIZATIONS[0]].held_nano == 0
+
+
+def test_while_the_books_are_in_doubt_nothing_new_is_held_and_repeats_are_answered() -> None:
+    key = next(iter(KEYS))
+    first, repeat, other, free = (
+        submission_of(key, 10, "a key"),
+        submission_of(key, 10, "a key"),
+        submission_of(key, 10),
+        submission_of(key, 10, test=True),
+    )
+    locked = locked_of([100, 0])
+    assert decide([first], locked) == [Admitted(first.job_id)]
+    locked.is_halted = True
+    verdicts = decide([repeat, other, free], locked)
+    assert [type(verdict) for verdict in verdicts] == [Replayed, LedgerHalted, Admitted]
+    assert locked.accounts[ORGANIZATIONS[0]].held_nano == first.hold_nano
+
+
+def test_nobody_pays_more_than_agreed_but_repeats_are_answered() -> None:
+    key = next(iter(KEYS))
+    first, repeat, dearer = (submission_of(key, 10, name) for name in ("a key", "a key", None))
+    for one, most in ((first, first.hold_nano), (repeat, 0), (dearer, dearer.hold_nano - 1)):
+        one.max_cost_nano = most
+    locked = locked_of([100, 0])
+    verdicts = decide([first, repeat, dearer], locked)
+    assert [type(verdict) for verdict in verdicts] == [Admitted, Replayed, PriceChanged]
+    assert locked.accounts[ORGANIZATIONS[0]].held_nano == first.hold_nano
 
 
 def _words(verdict: Verdict) -> object:

@@ -9,9 +9,10 @@ import pytest
 import billing
 from gateway.auth.principal import Principal
 from gateway.errors import Overloaded
-from gateway.jobs.admission import Admitted, Submission, Verdict, admit
+from gateway.jobs.admission import admit
 from gateway.jobs.lane import MAX_BATCH, Lane
 from gateway.jobs.service import Jobs
+from gateway.jobs.walk import Admitted, Submission, Verdict
 from tests.factories import NANO_PER_SECOND, Pool, new_customer, new_order, new_submission, until, violations
 
 

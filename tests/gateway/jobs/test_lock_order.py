@@ -10,9 +10,10 @@ import billing
 from gateway.auth.directory import KeyLimits
 from gateway.auth.principal import Principal
 from gateway.jobs import queue, settlement
-from gateway.jobs.admission import Admitted, admit
+from gateway.jobs.admission import admit
 from gateway.jobs.queue import Beat, Claim
 from gateway.jobs.settlement import Ending
+from gateway.jobs.walk import Admitted
 from tests.factories import SANDBOX, new_key, new_result, new_submission, until, violations
 from tests.workbench import BROKEN, Workbench
 

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import billing
 from gateway.auth.principal import Principal
-from gateway.jobs.admission import Admitted, admit
+from gateway.jobs.admission import admit
 from gateway.jobs.queue import Claim
+from gateway.jobs.walk import Admitted
 from tests.factories import SANDBOX, new_submission
 from tests.workbench import Workbench
 
