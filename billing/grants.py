@@ -122,7 +122,10 @@ async def add(
     kind: str,
     expires_at: datetime | None = None,
 ) -> None:
-    """Post a transfer that adds to an account, and open the grant of what it added."""
+    """Post a transfer that adds to an account, and open the grant of what it added.
+
+    Its time is that of the moment under the lock: of two in one transaction one is older.
+    """
     amount = sum(nano for leg_account, nano in posting.legs if leg_account == account_id)
     overdrawn = max(-accounts[account_id].posted_nano, 0)
     await post(conn, [posting], accounts)
@@ -132,8 +135,8 @@ async def add(
     await conn.execute(
         """
         INSERT INTO credit_grant (id, account_id, transfer_id, kind, amount_nano, remaining_nano, expires_at,
-                                  closed_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $6::bigint = 0 THEN now() END)
+                                  closed_at, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $6::bigint = 0 THEN now() END, clock_timestamp())
         """,
         uuid.uuid4(),
         account_id,

@@ -7,6 +7,8 @@ a line gets a placeholder in examples.
 # ruff: noqa: INP001 - a module beside files that are no Python
 from typing import Any, Final
 
+from payment_words import PAYMENT_CHANGES, PAYMENT_FIELDS, PAYMENT_OBJECTS, PAYMENT_OTHERS
+
 OMITTED: Final = object()
 """In examples the field is left out: it is only there when it was asked for."""
 BUILT: Final = object()
@@ -26,7 +28,7 @@ OBJECTS: Final = {
     "ErrorEnvelope": "The body of every refusal; all codes are on the [errors page](errors.md).",
     "TrackView": "One delivered file.",
     "EventView": "Of a [followed job](#follow-a-job), as the text of a server-sent event.",
-}
+} | PAYMENT_OBJECTS
 
 _MONTH: Final[dict[str, tuple[str, Any]]] = {
     "month": ("The month, by UTC.", "2026-11"),
@@ -38,7 +40,7 @@ _MONTH: Final[dict[str, tuple[str, Any]]] = {
     "closing_usd": ("The balance at its end, or now: opening + added - charged - removed.", "4.995000000"),
 }
 
-FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
+FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = PAYMENT_FIELDS | {
     "JobView": {
         "job_id": ("The same as `id`, for clients of other services.", JOB_ID),
         "id": ("Id of the job, 32 hexadecimal digits; they sort by time.", JOB_ID),
@@ -351,7 +353,12 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
     },
 }
 
-PATH_VALUES: Final = {"job_id": "$JOB", "model_id": "sandbox", "month": "$(date -u +%Y-%m)"}
+PATH_VALUES: Final = {
+    "job_id": "$JOB",
+    "topup_id": "$TOPUP",
+    "model_id": "sandbox",
+    "month": "$(date -u +%Y-%m)",
+}
 """What a curl example puts into a path; another name becomes a shell variable."""
 
 QUERIES: Final = {
@@ -365,6 +372,7 @@ QUERIES: Final = {
 PARAMETERS: Final = {
     "job_id": "Id of the job, from the submit or a list.",
     "model_id": "Id or alias of a model.",
+    "topup_id": "Id of the top-up, from its start or a list.",
     "month": "A month by UTC, such as `2026-11`.",
     "include": "`attempts`: every try at a backend as well.",
 }
@@ -388,7 +396,7 @@ _CANCELLED: Final = {
     "cost": _RESERVED | {"billed_seconds": 0.0},
 }
 
-CHANGES: Final[dict[str, dict[str, Any]]] = {
+CHANGES: Final[dict[str, dict[str, Any]]] = PAYMENT_CHANGES | {
     "POST /v1/audio/generations": _QUEUED | {"cost": _RESERVED},
     "POST /v1/jobs/{job_id}/cancel": _CANCELLED,
     "DELETE /v1/jobs/{job_id}": _CANCELLED,
@@ -424,7 +432,7 @@ HEADER_WORDS: Final = {
 }
 """Meanings of headers that the OpenAPI document does not explain."""
 
-OTHERS: Final = {
+OTHERS: Final = PAYMENT_OTHERS | {
     "/docs": "This reference for a browser, where requests can be tried. Loads nothing from elsewhere.",
     "/docs/openapi.json": "The OpenAPI 3.1 document from which this page is made.",
     "/docs/oauth2-redirect.html": "A page of Swagger UI that this API does not need.",

@@ -17,6 +17,7 @@ from gateway.dialects.native.body_document import BodySchemas
 from gateway.dialects.native.description import DescribedConfig
 from gateway.dialects.native.guarding import Desk, GatewayApp
 from gateway.dialects.native.methods import AnswerOptions
+from gateway.dialects.native.payment_documents import PaymentBodySchemas
 from gateway.errors import GatewayError
 from gateway.observability import ObserveRequests
 
@@ -54,7 +55,7 @@ def create_app(live: Live) -> GatewayApp:
         },
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=_openapi(),
-        plugins=[BodySchemas(), AnswerSchemas()],
+        plugins=[BodySchemas(), PaymentBodySchemas(), AnswerSchemas()],
         on_app_init=[_quiet],
     )
     app.desk = Desk(

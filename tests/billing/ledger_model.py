@@ -114,6 +114,29 @@ class Cap(msgspec.Struct):
         return self.limit - self.spent - self.held
 
 
+class Caps(dict[tuple[str, str], Cap]):
+    """All budgets, by subject, whose name begins with its purse, and period."""
+
+    def put(self, subject: str, period: str, limit: int, alert: int | None = None) -> None:
+        """What is spent and held under it stays."""
+        cap = self.setdefault((subject, period), Cap(limit, alert))
+        cap.limit, cap.alert, cap.is_told = limit, alert, False
+
+    def lift(self, subject: str, period: str) -> bool:
+        """Holds under it go on without it."""
+        return self.pop((subject, period), None) is not None
+
+    def of(self, *subjects: str) -> list[Cap]:
+        """All that count for these."""
+        return [cap for (subject, _), cap in self.items() if subject in subjects]
+
+    def roll(self, purse: int) -> None:
+        """The day and the month are over: what is charged from now on counts in the next ones."""
+        for (subject, period), cap in self.items():
+            if subject.startswith(f"{purse} ") and period != "total":
+                cap.spent, cap.is_told = 0, False
+
+
 class Kept(msgspec.Struct):
     """One hold, with the price of its birth."""
 
@@ -145,8 +168,7 @@ class LedgerModel:
             ),
             0,
         )  # fmt: skip
-        self.caps: dict[tuple[str, str], Cap] = {}
-        """By subject, whose name begins with its purse, and period."""
+        self.caps = Caps()
         self.booked: set[tuple[str, str]] = set()
         self.notices: list[tuple[int, str]] = []
 
@@ -247,29 +269,10 @@ class LedgerModel:
             self.house["cogs_expense"] -= amount
             self.house["cogs_payable"] += amount
 
-    def set_cap(self, subject: str, period: str, limit: int, alert: int | None) -> None:
-        """What is spent and held under it stays."""
-        cap = self.caps.setdefault((subject, period), Cap(limit, alert))
-        cap.limit, cap.alert, cap.is_told = limit, alert, False
-
-    def remove_cap(self, subject: str, period: str) -> bool:
-        """Holds under it go on without it."""
-        return self.caps.pop((subject, period), None) is not None
-
-    def caps_of(self, *subjects: str) -> list[Cap]:
-        """All that count for these."""
-        return [cap for (subject, _), cap in self.caps.items() if subject in subjects]
-
     def let_days_pass(self, purse: int, days: int) -> None:
         """What is given for a time has less of it."""
         for credit in self.purses[purse].credits:
             credit.days = None if credit.days is None else credit.days - days
-
-    def roll(self, purse: int) -> None:
-        """The day and the month are over: what is charged from now on counts in the next ones."""
-        for (subject, period), cap in self.caps.items():
-            if subject.startswith(f"{purse} ") and period != "total":
-                cap.spent, cap.is_told = 0, False
 
     def set_thresholds(self, purse: int, low: int, critical: int) -> None:
         """A lower one has not been told of."""

@@ -63,6 +63,15 @@ async def test_what_expires_first_is_spent_first_and_what_was_paid_for_last(conn
     ]  # fmt: skip
 
 
+async def test_of_grants_that_came_in_one_commit_the_first_is_spent_first(conn: Conn) -> None:
+    account_id = await till.new_account(conn)
+    async with conn.transaction():
+        for _ in range(8):
+            await till.give(conn, account_id, 10)
+    await till.spend(conn, account_id, 45)
+    assert [nano for _, nano in await till.left(conn, account_id)] == [0, 0, 0, 0, 5, 10, 10, 10]
+
+
 async def test_one_charge_may_empty_several_grants(conn: Conn) -> None:
     account_id = await till.new_account(conn, gift=3, paid=4)
     await till.spend(conn, account_id, 5)

@@ -169,7 +169,7 @@ class LedgerMachine(RuleBasedStateMachine):
             0,
             price.nano_per_second,
             price.discount_ppm,
-            self.model.caps_of(*self._capped(purse, caller)),
+            self.model.caps.of(*self._capped(purse, caller)),
         )
         kept.amount = kept.due(ms, 1000)
         async with self.conn.transaction():
@@ -249,7 +249,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.let_days_pass(purse, days)
         if days == till.LONGER_THAN_A_MONTH:
             self.run(till.let_a_month_pass(self.clock, self.accounts[purse]))
-            self.model.roll(purse)
+            self.model.caps.roll(purse)
         else:
             self.run(till.let_days_pass(self.conn, self.accounts[purse], days))
 
@@ -304,7 +304,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if limit is None:
             its = self.subjects[purse, subject]
             removed = self.run(billing.remove_budget(self.conn, subject=its, period=period))
-            assert removed == self.model.remove_cap(*self._capped(purse, [subject]), period)
+            assert removed == self.model.caps.lift(*self._capped(purse, [subject]), period)
         else:
             alert = data.draw(st.sampled_from([None, 1, 10**7]))
             self.run(self._set_budget(purse, subject, period, limit, alert))
@@ -319,7 +319,7 @@ class LedgerMachine(RuleBasedStateMachine):
             limit_nano=limit,
             alert_nano=alert,
         )
-        self.model.set_cap(*self._capped(purse, [subject]), period, limit, alert)
+        self.model.caps.put(*self._capped(purse, [subject]), period, limit, alert)
 
     async def _set_thresholds(self, purse: int, low: int, critical: int) -> None:
         account_id = self.accounts[purse]

@@ -5,15 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.stack import Stack
+from tests.docs.stack import Payments, Stack
 
 
 @pytest.fixture(scope="session")
-def stack(memory_folder: Path) -> Iterator[Stack]:
+def payments() -> Iterator[Payments]:
+    """Started with the gateway that it reports to."""
+    provider = Payments()
+    yield provider
+    provider.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(memory_folder: Path, payments: Payments) -> Iterator[Stack]:
     folder = memory_folder / "docs"
     folder.mkdir(mode=0o711)
-    with Stack(folder) as running:
-        running.start()
+    with Stack(folder, **payments.environ) as running:
+        ready = running.start()
+        payments.start(ready["base_url"])
         yield running
 
 

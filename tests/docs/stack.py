@@ -15,6 +15,8 @@ import httpx
 ROOT = Path(__file__).resolve().parent.parent.parent
 STOP_SECONDS = 60
 JOB_SECONDS = 240
+WEBHOOK_SECRET = "whsec_of_these_pages"
+STRIPE_KEY = "sk_test_of_these_pages"
 
 
 def free_port() -> int:
@@ -22,10 +24,44 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Payments:
+    """The payment provider's stand-in as a process of its own; people press buttons on its pages."""
+
+    def __init__(self) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.environ = {
+            "ANTIPHON_STRIPE_BASE_URL": self.url,
+            "ANTIPHON_STRIPE_SECRET_KEY": STRIPE_KEY,
+            "ANTIPHON_STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET,
+        }
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, gateway_url: str) -> None:
+        command = [sys.executable, "-m", "tests.providers.stripe", "--port", self.url.rsplit(":", 1)[1]]
+        command += ["--api-key", STRIPE_KEY, "--secret", WEBHOOK_SECRET]
+        command += ["--webhook-url", f"{gateway_url}/webhooks/stripe"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.communicate(timeout=STOP_SECONDS)
+
+    def pay(self, page_url: str, **more: Any) -> None:
+        """Somebody pays, or enters a card, on the page; what follows from it was delivered."""
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=20) as client:
+            session = page_url.rsplit("/", 1)[1]
+            paid = client.post("/_control/payments/pay", json={"session": session} | more)
+            assert paid.status_code == 200, paid.text
+            assert client.post("/_control/deliveries/settled", json={}).status_code == 200
+
+
 class Stack:
     """Started and stopped as often as a test likes; ends with its block."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **more: str) -> None:
         self.home = folder / "home"
         self._errors = folder / "up.log"
         self._up: subprocess.Popen[str] | None = None
@@ -37,7 +73,7 @@ class Stack:
             "NO_PROXY": "127.0.0.1",
         }
         foreign = {name: value for name, value in os.environ.items() if not name.startswith("ANTIPHON_")}
-        self.environ = foreign | own
+        self.environ = foreign | own | more
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,7 @@ from litestar.routes import HTTPRoute
 
 from gateway.app import create_app
 from tests.docs.code_blocks import Block, blocks, run_shell
-from tests.docs.stack import Stack, finished, submit
+from tests.docs.stack import Payments, Stack, finished, submit
 from tests.gateway.api.installation import running
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -129,7 +129,10 @@ def test_every_field_and_route_of_the_reference_is_explained() -> None:
     assert "|  |\n" not in sections()["Beside the API"]
 
 
-def test_no_word_of_the_reference_is_left_of_a_field_that_is_gone(stack: Stack) -> None:
+def test_no_word_of_the_reference_is_left_of_a_field_that_is_gone(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
     words = runpy.run_path(str(ROOT / "docs" / "api_words.py"))
     with stack.client() as client:
         document = client.get("/docs/openapi.json").raise_for_status().json()
@@ -146,18 +149,33 @@ def test_no_word_of_the_reference_is_left_of_a_field_that_is_gone(stack: Stack) 
         assert set(words[table]) <= routes
 
 
+def paid_top_up(stack: Stack, payments: Payments) -> str:
+    """Its id; the card that it was paid with is saved."""
+    with stack.client() as client:
+        answer = client.post("/v1/topups", json={"amount_usd": "20", "save_card": True})
+        assert answer.status_code == 201, answer.text
+        top_up = answer.json()
+        payments.pay(top_up["url"])
+        assert client.get("/v1/payment_method").json()["card"] is not None
+    return str(top_up["id"])
+
+
 @pytest.mark.parametrize("block", blocks(REFERENCE), ids=lambda block: block.heading)
 def test_an_example_of_the_reference_runs_and_gets_what_the_page_says(
-    block: Block, stack: Stack, song: dict[str, Any], scratch: Path
+    block: Block, stack: Stack, payments: Payments, song: dict[str, Any], scratch: Path
 ) -> None:
     section = sections()[block.heading]
+    top_up = paid_top_up(stack, payments) if ", scope `billing`" in section else ""
     job = song
     if "$JOB" in block.code and ", scope `generate`" in section:  # to be cancelled: it must not have ended
         with stack.client() as client:
             client.headers["x-api-key"] = json.loads((stack.home / "keys.json").read_text())["test_key"]
             job = submit(client, prompt="slow:60")
     answer = run_shell(
-        block.code, environ=stack.environ | {"JOB": job["id"]}, folder=scratch, seconds=BLOCK_SECONDS
+        block.code,
+        environ=stack.environ | {"JOB": job["id"], "TOPUP": top_up},
+        folder=scratch,
+        seconds=BLOCK_SECONDS,
     )
     assert answer.returncode == 0, answer.stderr
     example = JSON_BLOCK.search(section)

@@ -12,6 +12,7 @@ import billing
 from gateway.audio import CONTENT_TYPES, AudioFormat
 from gateway.auth.principal import Scope
 from gateway.dialects.native.documents import LINE, MONTH
+from gateway.dialects.native.payment_facts import PAYMENT_FACTS
 from gateway.errors import raised_errors
 from gateway.generation import MAX_SEED, Task
 from gateway.jobs.job import JobErrorCode
@@ -42,6 +43,7 @@ def _only(value: str) -> Facts:
 
 
 FACTS: Final[dict[str, dict[str, Facts]]] = {
+    **PAYMENT_FACTS,
     "JobView": {
         "job_id": _ID,
         "id": _ID,

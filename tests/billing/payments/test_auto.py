@@ -296,6 +296,21 @@ async def test_a_crash_after_the_provider_was_told_is_gone_on_with(shop: Shop, w
     assert (charges(shop), await shop.posted(account)) == (1, 20 * USD)
 
 
+async def test_a_call_that_is_still_under_way_is_not_made_twice(shop: Shop) -> None:
+    # Who made it is dead, Stripe has not listed anything yet, and will act at last.
+    account = await customer(shop)
+    shop.stripe.faults.add("slow", "before", method="POST", path="/v1/payment_intents", seconds=60)
+    async with doomed(shop.dsn, shop.stripe.url, shop.stripe.api_key):
+        await until(lambda: told_the_provider(shop))
+    await let_pass(shop, "61 seconds")
+    await shop.run()
+    shop.stripe.faults.clear()
+    await until(lambda: charged(shop))
+    await let_pass(shop, "61 seconds")
+    await shop.run()
+    assert (charges(shop), await shop.posted(account)) == (1, 20 * USD)
+
+
 async def test_the_event_of_a_crashed_payment_finds_its_row(shop: Shop) -> None:
     account = await customer(shop)
     shop.stripe.faults.add("slow", "after", method="POST", path="/v1/payment_intents", seconds=60)

@@ -193,7 +193,7 @@ class MoneyMachine(JobMachine):
         self.ledger.let_days_pass(0, days)
         if days == till.LONGER_THAN_A_MONTH:
             self.runner.run(self._let_a_month_pass())
-            self.ledger.roll(0)
+            self.ledger.caps.roll(0)
         else:
             self._do(till.let_days_pass, self.organization_id, days)
 
@@ -231,7 +231,7 @@ class MoneyMachine(JobMachine):
         async with self.pool.acquire() as conn:
             if limit is None:
                 removed = await billing.remove_budget(conn, subject=subject, period=period)
-                assert removed == self.ledger.remove_cap(name, period)
+                assert removed == self.ledger.caps.lift(name, period)
                 return
             await billing.set_budget(
                 conn,
@@ -241,7 +241,7 @@ class MoneyMachine(JobMachine):
                 period=period,
                 limit_nano=limit,
             )
-        self.ledger.set_cap(name, period, limit, None)
+        self.ledger.caps.put(name, period, limit, None)
 
     async def _compare(self) -> None:
         self._follow()
@@ -276,7 +276,7 @@ class MoneyMachine(JobMachine):
                 self.ledger.settle([], [kept])
 
     def _caps_of(self, key: int) -> list[Any]:
-        return self.ledger.caps_of(f"0 key {key}", "0 project", "0 organization")
+        return self.ledger.caps.of(f"0 key {key}", "0 project", "0 organization")
 
     def _do(self, step: Any, *arguments: Any, **options: Any) -> Any:
         """In a connection of the pool."""
