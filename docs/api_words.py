@@ -267,7 +267,7 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = PAYMENT_FIELDS | {
         "organization_id": ("For whom it speaks.", ORGANIZATION_ID),
         "project_id": ("Its project; null: the whole organization.", None),
         "test": ("True: free, rendered by the sandbox.", False),
-        "scopes": ("`generate`, `read`; null: both.", None),
+        "scopes": ("`generate`, `read`, `billing`; null: all.", None),
         "models": ("Ids of the models it may use; null: all.", None),
         "requests_per_minute": ("Generation requests; null: no limit.", None),
         "max_open_jobs": ("Unfinished jobs at once; null: no limit.", None),
