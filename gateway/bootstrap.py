@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import asyncpg
 import msgspec
@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 HTTP_POOL_SIZE = 14
 COMMAND_TIMEOUT_SECONDS = 30
+END_SECONDS = 5
 STALLED_SECONDS = 5
 """A process that stands still in a transaction (stopped, cut off) loses it, with the locks that it held."""
 
@@ -147,11 +148,21 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
             job_watch.stop()
             await forecast.close()
             await jobs.close()
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await _end(background)
             if till is not None:
                 await till.close()
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel, more than once: a cancellation is lost in a task that something else wakes at that moment."""
+    running = set(tasks)
+    for _ in range(END_SECONDS):
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=1)
+        if not running:
+            return
+    log.error("background.does_not_end", tasks=[task.get_name() for task in running])
 
 
 def open_payments(settings: Settings, pool: "asyncpg.Pool[asyncpg.Record]") -> Till | None:

@@ -49,7 +49,8 @@ class ConfigWatch:
         """Keep reading until cancelled; an unreachable database only makes the caches distrusted."""
         while True:
             try:
-                await asyncio.wait_for(self.refresh(), STALE_SECONDS)
+                async with asyncio.timeout(STALE_SECONDS):
+                    await self.refresh()
             except DATABASE_ERRORS as error:
                 log.warning("config_watch.unreachable", error=type(error).__name__)
             await asyncio.sleep(POLL_SECONDS)

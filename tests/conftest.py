@@ -4,6 +4,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
 from gateway import schema
 from gateway.embedded import EmbeddedPostgres
@@ -20,6 +22,9 @@ PREFIX = "antiphon-test-"
 ROOM_BYTES = 1024**3
 YOUNG_SECONDS = 600
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - folders with random names are made in it
+
+# A gateway in the test's own process logs, too; it must not speak into what a command prints.
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
 
 
 @pytest.fixture(scope="session")

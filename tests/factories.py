@@ -55,6 +55,19 @@ async def new_customer(
     return await new_key(conn, organization_id, test=test, limits=limits)
 
 
+async def expire_now(conn: Conn, account_id: uuid.UUID) -> None:
+    """As if the end of all credit that has one had come."""
+    await conn.execute(
+        """
+        WITH lapsed AS (
+            UPDATE credit_grant SET expires_at = now() WHERE account_id = $1 AND expires_at IS NOT NULL
+        )
+        UPDATE account SET next_expiry_at = now() WHERE id = $1
+        """,
+        account_id,
+    )
+
+
 async def new_project(conn: Conn, organization_id: uuid.UUID, name: str) -> uuid.UUID:
     return await create_project(conn, organization_id=organization_id, name=name)
 

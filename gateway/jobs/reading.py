@@ -132,7 +132,9 @@ def page_query(
     """A page and one row more. Each filter has an index that ends with the id, so that a rare model or
     a small project is found as fast in a long history as a common one.
 
-    Only what is filtered by is in the text: a plan for `$1 IS NULL OR ...` would serve no index.
+    Only what is filtered by is in the text: a plan for `$1 IS NULL OR ...` would serve no index. The
+    columns of the index are compared and sorted by as one row: with `organization_id = $1` the planner
+    may walk down the ids of all organizations instead, until it meets enough of ours.
     """
     arguments: list[Any] = []
 
@@ -142,30 +144,46 @@ def page_query(
 
     oldest = _OLDEST if wanted.created_from is None else first_id(wanted.created_from, margin=_ID_AHEAD)
     newest = _NEWEST if wanted.created_to is None else first_id(wanted.created_to, margin=-_ID_AHEAD)
-    conditions = [
-        f"organization_id = {bound(principal.organization_id)}",
-        f"id >= {bound(oldest)}",
-        f"id < {bound(min(wanted.before or _NEWEST, newest))}",
-    ]
-    if principal.project_id is not None:
-        conditions.append(f"project_id = {bound(principal.project_id)}")
+    ids = (bound(oldest), bound(min(wanted.before or _NEWEST, newest)))
+    owner, equal = {"organization_id": bound(principal.organization_id)}, {}
     if wanted.model is not None:
-        conditions.append(f"model = {bound(wanted.model)}")
+        equal["model"] = bound(wanted.model)
+    if principal.project_id is not None:
+        equal["project_id"] = bound(principal.project_id)
+    conditions = []
     if wanted.created_from is not None:
         conditions.append(f"created_at >= {bound(wanted.created_from)}")
     if wanted.created_to is not None:
         conditions.append(f"created_at < {bound(wanted.created_to)}")
-    end = f"ORDER BY id DESC LIMIT {bound(wanted.limit + 1)}"
+    limit = f"LIMIT {bound(wanted.limit + 1)}"
     # One walk down the index for each status: rows of several at once would all have to be sorted.
-    states = [f"status = '{status.value}'" for status in wanted.statuses or ()] or ["true"]
-    pages = [_page(columns, [*conditions, state], end) for state in states]
+    pages = []
+    for status in wanted.statuses or (None,):
+        state = {} if status is None else {"status": f"'{status.value}'"}
+        index = _index_of(owner, equal, state)
+        rest = [f"{name} = {value}" for name, value in (owner | equal | state).items() if name not in index]
+        pages.append(_page(columns, index, ids, [*conditions, *rest], limit))
     if len(pages) == 1:
         return pages[0], arguments
-    return " UNION ALL ".join(f"({page})" for page in pages) + f" {end}", arguments
+    return " UNION ALL ".join(f"({page})" for page in pages) + f" ORDER BY id DESC {limit}", arguments
 
 
-def _page(columns: str, conditions: Sequence[str], end: str) -> str:
-    return f"SELECT {columns} FROM job WHERE {' AND '.join(conditions)} {end}"  # noqa: S608 - no input
+def _index_of(owner: dict[str, str], equal: dict[str, str], state: dict[str, str]) -> dict[str, str]:
+    """Columns, and their values, of the index to walk down; it ends with the id."""
+    if "project_id" in equal:
+        return {"project_id": equal["project_id"]}
+    return owner | (equal or state)
+
+
+def _page(
+    columns: str, index: dict[str, str], ids: tuple[str, str], conditions: Sequence[str], limit: str
+) -> str:
+    names, values = ", ".join(index), ", ".join(index.values())
+    where = [f"({names}, id) >= ({values}, {ids[0]})", f"({names}, id) < ({values}, {ids[1]})", *conditions]
+    if "project_id" in index:
+        where.append("project_id IS NOT NULL")  # as the index has it
+    order = ", ".join(f"{name} DESC" for name in (*index, "id"))
+    return f"SELECT {columns} FROM job WHERE {' AND '.join(where)} ORDER BY {order} {limit}"  # noqa: S608 - no input
 
 
 async def request_cancel(

@@ -159,16 +159,16 @@ async def test_whoever_reads_it_may_be_slower_than_a_transaction_may_be(
     conn: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("billing.export.CHUNK", 3)
-    await conn.execute("SET idle_in_transaction_session_timeout = '1ms'")
+    await conn.execute("SET idle_in_transaction_session_timeout = '250ms'")
     pieces: list[bytes] = []
 
     def write(data: bytes) -> None:
-        time.sleep(0.01)
+        time.sleep(0.3 if len(pieces) < 3 else 0)
         pieces.append(data)
 
     exported = await billing.write_csv(conn, write)
     assert exported.entries == b"".join(pieces).count(b"\n") - 1
-    assert await conn.fetchval("SHOW idle_in_transaction_session_timeout") == "1ms"
+    assert await conn.fetchval("SHOW idle_in_transaction_session_timeout") == "250ms"
 
 
 async def test_texts_of_others_are_no_formulas_and_no_lines(conn: Conn, life: Life) -> None:

@@ -317,32 +317,30 @@ async def test_twenty_who_do_everything_to_the_same_accounts_never_wait_in_a_cir
     await prove(pool)
 
 
-async def test_budgets_are_locked_in_the_order_of_their_ids(pool: Pool) -> None:
-    """Who waits for the first has none of the others yet."""
-    async with pool.acquire() as conn, pool.acquire() as waiting, pool.acquire() as third:
-        account_id = await till.new_account(conn)
+async def test_who_waits_for_the_first_of_several_budgets_holds_none_of_the_others(pool: Pool) -> None:
+    async with pool.acquire() as first, pool.acquire() as second, pool.acquire() as third:
+        account_id = await till.new_account(first)
         subjects = [uuid.uuid4() for _ in range(5)]
-        ids = sorted(
-            [
-                await billing.set_budget(
-                    conn, account_id=account_id, subject=one, scope="key", period="day", limit_nano=1
-                )
-                for one in subjects
-            ]
-        )
-        # A scan meets the first one last.
-        await conn.execute("UPDATE budget SET limit_nano = 2 WHERE id = $1", ids[0])
-        async with conn.transaction(), waiting.transaction():
-            await conn.execute("SELECT FROM budget WHERE id = $1 FOR UPDATE", ids[0])
-            locking = asyncio.create_task(billing.lock_budgets(waiting, subjects=subjects))
-            pid = waiting.get_server_pid()
-            blocked = "SELECT cardinality(pg_blocking_pids($1)) > 0"
-            while not await third.fetchval(blocked, pid):  # noqa: ASYNC110 - nobody tells us
+        budgets = [
+            await billing.set_budget(
+                first, account_id=account_id, subject=one, scope="key", period="day", limit_nano=1
+            )
+            for one in subjects
+        ]
+        lowest, *others = sorted(budgets)
+        # A scan meets it last.
+        await first.execute("UPDATE budget SET limit_nano = 2 WHERE id = $1", lowest)
+
+        async def lock_all() -> list[uuid.UUID]:
+            async with second.transaction():
+                return [budget.id for budget in await billing.lock_budgets(second, subjects=subjects)]
+
+        async with first.transaction():
+            await first.execute("SELECT FROM budget WHERE id = $1 FOR UPDATE", lowest)
+            locking = asyncio.create_task(lock_all())
+            waits = "SELECT cardinality(pg_blocking_pids($1)) > 0"
+            while not await third.fetchval(waits, second.get_server_pid()):  # noqa: ASYNC110 - nobody tells us
                 await asyncio.sleep(0.005)
             async with third.transaction():
-                await third.execute("SELECT FROM budget WHERE id = ANY($1) FOR UPDATE NOWAIT", ids[1:])
-            await conn.execute("SELECT 1")
-            locking_ends = asyncio.shield(locking)
-            assert not locking.done()
-        # Both transactions end here; the lock is granted to nobody any more.
-        await asyncio.gather(locking_ends, return_exceptions=True)
+                await third.execute("SELECT FROM budget WHERE id = ANY($1) FOR UPDATE NOWAIT", others)
+        assert await locking == [lowest, *others]

@@ -9,7 +9,7 @@ import pytest
 
 import billing
 from gateway.bookkeeping import Chore, keep_books_forever, ledger_chores, tell_notices
-from tests.factories import PATIENCE_SECONDS, USD, Pool, new_customer, open_shop, until
+from tests.factories import PATIENCE_SECONDS, USD, Pool, expire_now, new_customer, open_shop, until
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ async def test_credit_expires_and_debts_are_paid_by_the_chores(pool: Pool) -> No
     async with pool.acquire() as conn:
         lapsing = (await new_customer(conn, credit_nano=USD)).organization_id
         owing = (await new_customer(conn, credit_nano=USD)).organization_id
-    await pool.execute("UPDATE credit_grant SET expires_at = now() WHERE account_id = $1", lapsing)
-    await pool.execute("UPDATE account SET next_expiry_at = now() WHERE id = $1", lapsing)
+        await conn.execute("UPDATE credit_grant SET expires_at = 'infinity' WHERE account_id = $1", lapsing)
+        await expire_now(conn, lapsing)
     async with pool.acquire() as conn, conn.transaction():
         await billing.take_back(
             conn,

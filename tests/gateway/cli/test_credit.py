@@ -11,7 +11,7 @@ import pytest_asyncio
 
 import billing
 from gateway.ids import parse_id
-from tests.factories import until
+from tests.factories import expire_now, until
 from tests.gateway.api.installation import Customer, Installation
 
 Operator = Any
@@ -63,11 +63,7 @@ async def test_credit_for_a_time_is_spent_first_and_then_over(
         )
         assert [row[0] for row in left] == [1_000_000, 3_750_000]
         assert str(left[1]["expires_at"]) == "2099-12-31 00:00:00+00:00"
-        for change in (
-            "UPDATE credit_grant SET expires_at = now() WHERE account_id = $1 AND expires_at IS NOT NULL",
-            "UPDATE account SET next_expiry_at = now() WHERE id = $1",
-        ):
-            await conn.execute(change, customer.organization_id)
+        await expire_now(conn, customer.organization_id)
     assert await code(customer) == "insufficient_credits"
 
 

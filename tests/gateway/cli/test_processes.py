@@ -76,6 +76,8 @@ async def test_migrate_makes_a_database_usable_and_again_changes_nothing(
         "ok": True,
         "violations": [],
         "entries": 0,
+        "lifted": False,
+        "halted": False,
     }
 
 
