@@ -82,6 +82,7 @@ account = Table(
     CheckConstraint("kind = 'customer' OR held_nano = 0", name="only_customers_hold"),
     CheckConstraint("kind <> 'customer' OR posted_nano - held_nano + overdraft_nano >= 0", name="covered"),
     Index("ix_account_next_expiry_at", "next_expiry_at", postgresql_where=text("next_expiry_at IS NOT NULL")),
+    Index("ix_account_owing", "id", postgresql_where=text("owed_nano > 0")),
     Index("ix_account_level", "level", postgresql_where=text("level > 0")),
 )
 

@@ -36,6 +36,7 @@ def _extend_account() -> None:
     op.create_check_constraint(op.f("ck_account_thresholds"), "account", "critical_nano >= 0 AND low_nano >= critical_nano")
     op.create_check_constraint(op.f("ck_account_level"), "account", "level BETWEEN 0 AND 2")
     op.create_index("ix_account_next_expiry_at", "account", ["next_expiry_at"], unique=False, postgresql_where=sa.text("next_expiry_at IS NOT NULL"))
+    op.create_index("ix_account_owing", "account", ["id"], unique=False, postgresql_where=sa.text("owed_nano > 0"))
     op.create_index("ix_account_level", "account", ["level"], unique=False, postgresql_where=sa.text("level > 0"))
     op.execute(
         """
@@ -161,6 +162,7 @@ def downgrade() -> None:
     op.drop_column("price_version", "withdrawn")
     op.execute("DELETE FROM account WHERE kind IN ('stripe_clearing', 'breakage', 'receivable', 'cogs_expense', 'cogs_payable')")
     op.drop_index("ix_account_level", table_name="account")
+    op.drop_index("ix_account_owing", table_name="account")
     op.drop_index("ix_account_next_expiry_at", table_name="account")
     op.drop_constraint(op.f("ck_account_kind"), "account")
     op.create_check_constraint(op.f("ck_account_kind"), "account", "kind IN ('customer', 'revenue', 'promo_expense', 'variance')")

@@ -437,7 +437,7 @@ def live_through(postgres: EmbeddedPostgres, template: str, *, examples: int, st
 
 
 def test_the_ledger_lives_as_its_model(postgres: EmbeddedPostgres, template_database: str) -> None:
-    live_through(postgres, template_database, examples=40, steps=40)
+    live_through(postgres, template_database, examples=30, steps=40)
 
 
 @pytest.mark.slow

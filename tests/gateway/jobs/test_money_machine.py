@@ -304,7 +304,7 @@ def live_through(postgres: EmbeddedPostgres, template: str, *, examples: int, st
 def test_jobs_and_their_money_live_as_their_models(
     postgres: EmbeddedPostgres, template_database: str
 ) -> None:
-    live_through(postgres, template_database, examples=30, steps=40)
+    live_through(postgres, template_database, examples=20, steps=40)
 
 
 @pytest.mark.slow

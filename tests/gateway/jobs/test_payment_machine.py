@@ -216,7 +216,7 @@ def live_through(postgres: EmbeddedPostgres, template: str, *, examples: int, st
 def test_payments_and_their_events_live_as_their_model(
     postgres: EmbeddedPostgres, template_database: str
 ) -> None:
-    live_through(postgres, template_database, examples=12, steps=40)
+    live_through(postgres, template_database, examples=10, steps=40)
 
 
 @pytest.mark.slow
