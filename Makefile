@@ -31,7 +31,7 @@ docs: install-dev ## Make anew what the docs take from the code.
 	@$(PYTHON_OF_VENV) docs/generate_api.py
 	@$(PYTHON_OF_VENV) docs/generate_index.py
 
-bench: install-dev ## Measure: about ten minutes; ARGS=--quick only shows that everything runs.
+bench: install-dev ## Measure: about fifteen minutes; ARGS=--quick only shows that everything runs.
 	@$(PYTHON_OF_VENV) -m benchmarks $(ARGS)
 
 lock: ## Resolve pyproject.toml anew into both locks.
