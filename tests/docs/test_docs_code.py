@@ -7,7 +7,8 @@ import pytest
 from tests.docs.code_blocks import as_one_script, blocks, run_shell
 
 FIRST_PAGES = ("README.md", "docs/quickstart.md")
-PAGES = (*FIRST_PAGES, "docs/credit.md", "docs/prices.md")
+OPERATORS_PAGES = ("docs/credit.md", "docs/prices.md")
+PAGES = (*FIRST_PAGES, *(pytest.param(page, marks=pytest.mark.slow) for page in OPERATORS_PAGES))
 PAGE_SECONDS = 240
 
 

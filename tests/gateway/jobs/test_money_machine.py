@@ -301,6 +301,7 @@ def live_through(postgres: EmbeddedPostgres, template: str, *, examples: int, st
     )
 
 
+@pytest.mark.slow  # the machine of payments, which extends this one, is run each time
 def test_jobs_and_their_money_live_as_their_models(
     postgres: EmbeddedPostgres, template_database: str
 ) -> None:
