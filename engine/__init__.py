@@ -20,10 +20,21 @@ from engine.errors import (
 )
 from engine.runner import Failed, Finished, Progress, Runner, RunnerEvent
 from engine.scheduler import BatchLimits
-from engine.schema import EngineRequest, EngineResult
+from engine.schema import (
+    EngineRequest,
+    EngineResult,
+    GuidanceType,
+    InferMethod,
+    Sound,
+    Task,
+    output_frames,
+)
 from engine.ticket import Ticket
+from engine.variants import TRACK_NAMES, VARIANTS, Knobs, Objection, Variant, objections
 
 __all__ = [
+    "TRACK_NAMES",
+    "VARIANTS",
     "BatchLimits",
     "Canceled",
     "DeviceUnavailable",
@@ -35,7 +46,11 @@ __all__ = [
     "EngineResult",
     "Failed",
     "Finished",
+    "GuidanceType",
+    "InferMethod",
     "InvalidRequest",
+    "Knobs",
+    "Objection",
     "OutOfMemory",
     "Progress",
     "RenderError",
@@ -43,7 +58,12 @@ __all__ = [
     "RequestError",
     "Runner",
     "RunnerEvent",
+    "Sound",
+    "Task",
     "Ticket",
     "Unavailable",
     "UnknownModel",
+    "Variant",
+    "objections",
+    "output_frames",
 ]
