@@ -11,6 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 SECRET_MIN_CHARACTERS = 32
+ENGINE_MODEL_OF_THE_GUIDE = "ace-step-1.5"
+"""What ACESTEP_CONFIG_PATH holds, as in the guide of the model's own server."""
 DEFAULT_CATALOG = Path(__file__).resolve().parent.parent / "deploy" / "catalog.toml"
 
 
@@ -35,6 +37,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Pepper of API keys and key of URL signatures; at least 32 characters."""
     metrics_token: str | None
     engine_device: str
+    engine_models: tuple[tuple[str, str], ...]
+    """Public model ids, each with the folder or hub repository of its weights."""
+    engine_planner: str | None
+    """Folder or hub repository of the language model that plans songs; None: nothing can be planned."""
+    allow_private_hosts: bool
+    """For development: URLs of clients may reach loopback and private networks."""
     stripe_secret_key: str | None
     """None: no payments, everything else works."""
     stripe_webhook_secret: str | None
@@ -73,6 +81,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         secret_key=_secret_key(environ.get("ANTIPHON_SECRET_KEY") or None, home, problems),
         metrics_token=environ.get("ANTIPHON_METRICS_TOKEN") or None,
         engine_device=environ.get("ANTIPHON_ENGINE_DEVICE") or environ.get("ACESTEP_DEVICE") or "auto",
+        engine_models=_engine_models(environ, problems),
+        engine_planner=environ.get("ANTIPHON_ENGINE_PLANNER") or environ.get("ACESTEP_LM_MODEL_PATH") or None,
+        allow_private_hosts=_switch("ANTIPHON_ALLOW_PRIVATE_HOSTS", environ, problems),
         stripe_secret_key=_stripe_secret_key(environ, problems),
         stripe_webhook_secret=_stripe_webhook_secret(environ, problems),
         stripe_base_url=_origin(
@@ -115,6 +126,30 @@ def _origin(name: str, value: str | None, example: str, problems: list[str]) -> 
     if parts.scheme not in {"http", "https"} or not parts.netloc or not is_origin:
         problems.append(f"{name}={value!r}: write an origin, for example {example}")
     return value.rstrip("/")
+
+
+def _engine_models(environ: Mapping[str, str], problems: list[str]) -> tuple[tuple[str, str], ...]:
+    """`name=folder-or-repository,...`; the guide's ACESTEP_CONFIG_PATH is a source alone."""
+    value = environ.get("ANTIPHON_ENGINE_MODELS") or ""
+    if not value and (alias := environ.get("ACESTEP_CONFIG_PATH")):
+        return ((ENGINE_MODEL_OF_THE_GUIDE, alias),)
+    models: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in value.split(","))):
+        name, equals, source = (part.strip() for part in entry.partition("="))
+        if not (name and equals and source):
+            problems.append(f"ANTIPHON_ENGINE_MODELS: {entry!r}: write name=folder-or-repository,...")
+        elif name in models:
+            problems.append(f"ANTIPHON_ENGINE_MODELS: {name!r} stands there twice")
+        else:
+            models[name] = source
+    return tuple(models.items())
+
+
+def _switch(name: str, environ: Mapping[str, str], problems: list[str]) -> bool:
+    value = (environ.get(name) or "0").lower()
+    if value not in {"0", "1", "true", "false"}:
+        problems.append(f"{name}={value!r}: write 1 or 0")
+    return value in {"1", "true"}
 
 
 def _stripe_secret_key(environ: Mapping[str, str], problems: list[str]) -> str | None:
