@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from engine.composer.arrange import compose
-from engine.composer.render import render
+from engine.composer.edit import perform
 from engine.errors import OutOfMemory
 from engine.runner import Finished, Progress, RunnerEvent
 from engine.scheduler import BatchLimits
@@ -42,7 +41,7 @@ class ComposerRunner:
 def _one(request: EngineRequest) -> Iterator[RunnerEvent]:
     yield Progress(request.id, 0.0)
     try:
-        for step in render(compose(request)):
+        for step in perform(request):
             if isinstance(step, float):
                 yield Progress(request.id, step)
             else:

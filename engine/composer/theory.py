@@ -9,6 +9,7 @@ import msgspec
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 MINOR = (0, 2, 3, 5, 7, 8, 10)
 LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+SHARPS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 NUMERALS = ("i", "ii", "iii", "iv", "v", "vi", "vii")
 _NUMERAL = re.compile(r"(b?)(vii|vi|v|iv|iii|ii|i)(maj7|7|9|sus4|sus2|5|6|dim)?", re.IGNORECASE)
 _QUALITIES = {
@@ -42,6 +43,11 @@ class Key(msgspec.Struct, frozen=True):
             raise ValueError(f"not a key: {text!r}")
         shift = {"": 0, "#": 1, "b": -1}[match[2]]
         return cls((LETTERS[match[1]] + shift) % 12, match[3] == "minor")
+
+    @property
+    def name(self) -> str:
+        """Like `C# minor`: what `parse` reads."""
+        return f"{SHARPS[self.tonic]} {'minor' if self.minor else 'major'}"
 
     @property
     def scale(self) -> tuple[int, ...]:
