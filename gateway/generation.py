@@ -12,6 +12,7 @@ SAMPLE_RATE: Final = 48_000
 """Hz of every master recording."""
 
 MAX_SEED: Final = 2**32 - 1
+MAX_VARIATIONS: Final = 8
 
 TIME_SIGNATURES: Final = (2, 3, 4, 6)
 """Beats in a bar."""
@@ -29,6 +30,26 @@ class Task(StrEnum):
     """What is done with sound."""
 
     TEXT2MUSIC = "text2music"
+    COVER = "cover"
+    REPAINT = "repaint"
+    EXTRACT = "extract"
+    LEGO = "lego"
+    COMPLETE = "complete"
+
+
+class GuidanceType(StrEnum):
+    """How the guided and the unguided direction become one."""
+
+    APG = "apg"
+    CFG = "cfg"
+    ADG = "adg"
+
+
+class InferMethod(StrEnum):
+    """How a sampling step is taken."""
+
+    ODE = "ode"
+    SDE = "sde"
 
 
 class ResponseFormat(StrEnum):
@@ -38,12 +59,26 @@ class ResponseFormat(StrEnum):
     B64_JSON = "b64_json"
 
 
+class AudioInput(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Sound that the client brought: an uploaded file, or what stands behind a URL."""
+
+    file_id: str | None = None
+    url: str | None = None
+    frames: int | None = None
+    """Length at SAMPLE_RATE; None while it is not known: a URL."""
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the client wants, checked against the model's ranges. Lengths in frames at SAMPLE_RATE."""
 
     prompt: str
     frames: int
+    """Length of each result; with `open_length` the most that it may have, which is held for."""
+    open_length: bool = False
+    """The source behind a URL, or the planner, decides how long a result is."""
     seed: int
+    n: int = 1
+    """Variations, each a result of its own; see `variation_seed`."""
     task: Task = Task.TEXT2MUSIC
     lyrics: str = ""
     """Empty: instrumental."""
@@ -61,6 +96,32 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     audio_settings: AudioSettings | None = None
     response_format: ResponseFormat = ResponseFormat.URL
     return_base64: bool = False
+    source_audio: AudioInput | None = None
+    """What every task but text2music works on."""
+    reference_audio: AudioInput | None = None
+    """Sound whose timbre is wanted."""
+    repainting_start: float | None = None
+    """Seconds; below 0 the song grows at its beginning. None: 0."""
+    repainting_end: float | None = None
+    """Seconds; beyond the source the song grows at its end. None: the source's end."""
+    cover_strength: float | None = None
+    cover_noise_strength: float | None = None
+    track_name: str | None = None
+    track_classes: tuple[str, ...] = ()
+    cfg_interval_start: float | None = None
+    cfg_interval_end: float | None = None
+    guidance_type: GuidanceType | None = None
+    infer_method: InferMethod | None = None
+    timesteps: tuple[float, ...] = ()
+    """Instead of steps and shift; empty: those hold."""
+    thinking: bool = False
+    """Let the planner write metadata and audio codes first."""
+    strict: bool = False
+    """Refuse what has no effect, instead of warning of it."""
+
+    def variation_seed(self, index: int) -> int:
+        """The seed of variation `index` (from 0)."""
+        return (self.seed + index) % (MAX_SEED + 1)
 
     @property
     def wants_base64(self) -> bool:

@@ -33,8 +33,8 @@ def _response(gains_db: Tensor) -> Tensor:
     band = torch.bucketize(hertz, torch.tensor(_EDGES_HZ[1:-1], dtype=hertz.dtype))
     smooth = torch.nn.functional.avg_pool1d(gains_db[band][None, None], 9, stride=1, padding=4)
     impulse = torch.fft.irfft(10.0 ** (smooth.flatten() / 20.0)).roll(512)
-    window: Tensor = torch.hann_window(_TAPS, periodic=False)
-    return impulse[1:] * window
+    response: Tensor = impulse[1:] * torch.hann_window(_TAPS, periodic=False)
+    return response
 
 
 def _filtered(song: Tensor, impulse: Tensor) -> Tensor:
