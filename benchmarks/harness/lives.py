@@ -1,5 +1,6 @@
 """Lives of jobs through the product's own lanes, without HTTP and without sound."""
 
+import abc
 import contextlib
 import uuid
 from collections import defaultdict
@@ -57,7 +58,7 @@ _RESULT: Final = JobResult(
 )
 
 
-class Lives:
+class Lives(abc.ABC):
     """One account and the lanes through which its jobs go."""
 
     def __init__(
@@ -76,13 +77,13 @@ class Lives:
         self._price = price
         self._amount_nano = price.cost_nano(LENGTH_MS)
 
+    @abc.abstractmethod
     async def one(self) -> None:
         """One job from its hold to its entries, each step acknowledged before the next."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def verify(self) -> tuple[Sequence[billing.Violation], int]:
         """What is wrong with the books, and how many entries they have."""
-        raise NotImplementedError
 
     def _lane(self, name: str, write: Callable[..., Any]) -> Lane[Any, Any]:
         def note(size: int, seconds: float) -> None:
