@@ -29,6 +29,7 @@ lint: install-dev ## Check style, types, import directions and the docs.
 docs: install-dev ## Make anew what the docs take from the code.
 	@$(PYTHON_OF_VENV) docs/generate_errors.py
 	@$(PYTHON_OF_VENV) docs/generate_api.py
+	@$(PYTHON_OF_VENV) docs/generate_memory.py
 	@$(PYTHON_OF_VENV) docs/generate_index.py
 
 bench: install-dev ## Measure: about fifteen minutes; ARGS=--quick only shows that everything runs.

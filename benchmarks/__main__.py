@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Final
 
 FOLDER: Final = Path(__file__).resolve().parent
-WITH_OPTIONS: Final = ("admission", "ledger", "verify", "big_table", "memory", "songs", "live")
+WITH_OPTIONS: Final = (
+    "admission",
+    "ledger",
+    "verify",
+    "big_table",
+    "memory",
+    "songs",
+    "engine_batch",
+    "live",
+)
 WITHOUT_OPTIONS: Final = ("engine_realtime", "encoding")
 
 

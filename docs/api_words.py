@@ -60,7 +60,7 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = PAYMENT_FIELDS | {
         "cancel_requested_at": ("When somebody asked to cancel it.", None),
         "result": ("The music; null until `completed`.", BUILT),
         "error": ("Why there is no music; null unless `failed`.", None),
-        "warnings": ("What was let go, in words: a knob that this model does not have.", []),
+        "warnings": ("What was let go, in words: a knob that this model does not hear.", []),
         "poll_url": ("Where to ask for it, relative to the origin.", f"/v1/jobs/{JOB_ID}"),
         "backend": ("What makes or made the music; null before it was tried.", "engine"),
         "cost": ("What it costs.", BUILT),
@@ -287,7 +287,7 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = PAYMENT_FIELDS | {
         "aliases": ("Other names that a request may use.", []),
         "tasks": ("What it can do.", ["text2music"]),
         "parameters": (
-            "Fields of a generation that it knows, by name.",
+            "Fields of a generation that it hears, by name; any other has no effect on it.",
             {"audio_duration": {"type": "number", "minimum": 5.0, "maximum": 600.0, "default": 30.0}},
         ),
         "pricing": ("What it costs you now; null: not for sale.", BUILT),
@@ -298,7 +298,9 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = PAYMENT_FIELDS | {
         "minimum": ("Lowest value.", 5.0),
         "maximum": ("Highest value.", 600.0),
         "default": ("What is used when the field is left out.", 30.0),
-        "values": ("The only values there are.", OMITTED),
+        "values": ("The only values there are; of a list, of its items.", OMITTED),
+        "tasks": ("The tasks that it belongs to; left out: all of the model.", OMITTED),
+        "has_effect": ("False: taken for the sake of clients that always send it, and ignored.", OMITTED),
     },
     "Pricing": {
         "usd_per_second": ("What you are charged for each second of delivered audio.", "0.000250000"),
@@ -324,7 +326,7 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = PAYMENT_FIELDS | {
         "usd_per_second": ("What you would be charged for each second.", "0.000250000"),
         "list_usd_per_second": ("The price before a discount.", "0.000250000"),
         "billable_seconds": ("The most seconds that can be billed, of all outputs together.", 20.0),
-        "outputs": ("How many songs it would be.", 1),
+        "outputs": ("How many songs it would be: `n`.", 1),
         "price_version": ("Id of the price version in force.", PRICE_VERSION),
         "expires_at": (
             "Until then the price stands as far as is known now; see [prices](prices.md#quotes).",

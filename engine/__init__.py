@@ -1,9 +1,10 @@
 """Music without money: the engine's front door, free of torch.
 
-`engine.runtime.open_engine` is the second door; importing it imports torch.
+`engine.runtime.open_engine` is the second door; importing it imports torch. `engine.weights` is the third,
+for those who fetch and check models.
 """
 
-from engine.engine import Engine
+from engine.engine import Engine, Loading
 from engine.errors import (
     Canceled,
     DeviceUnavailable,
@@ -11,13 +12,16 @@ from engine.errors import (
     EngineError,
     EngineFull,
     InvalidRequest,
+    NotLoaded,
     OutOfMemory,
     RenderError,
     RenderFailed,
     RequestError,
+    TooLarge,
     Unavailable,
     UnknownModel,
 )
+from engine.models import LoadState, ModelLimits, ModelSpec, ModelStatus, Tuning
 from engine.runner import Failed, Finished, Progress, Runner, RunnerEvent
 from engine.scheduler import BatchLimits
 from engine.schema import (
@@ -31,6 +35,7 @@ from engine.schema import (
 )
 from engine.ticket import Ticket
 from engine.variants import TRACK_NAMES, VARIANTS, Knobs, Objection, Variant, objections
+from engine.wear import Watermark
 
 __all__ = [
     "TRACK_NAMES",
@@ -50,6 +55,12 @@ __all__ = [
     "InferMethod",
     "InvalidRequest",
     "Knobs",
+    "LoadState",
+    "Loading",
+    "ModelLimits",
+    "ModelSpec",
+    "ModelStatus",
+    "NotLoaded",
     "Objection",
     "OutOfMemory",
     "Progress",
@@ -61,9 +72,12 @@ __all__ = [
     "Sound",
     "Task",
     "Ticket",
+    "TooLarge",
+    "Tuning",
     "Unavailable",
     "UnknownModel",
     "Variant",
+    "Watermark",
     "objections",
     "output_frames",
 ]

@@ -3,9 +3,11 @@
 EngineError
 ├── RequestError          the caller: this request will never work
 │   ├── InvalidRequest    a value is out of range (also a ValueError)
+│   ├── TooLarge          the song would not fit into this device's memory
 │   └── UnknownModel      no runner of this engine has the model
 ├── Unavailable           the caller, later or elsewhere
 │   ├── EngineFull        as many requests wait as may wait
+│   ├── NotLoaded         the model is still being loaded, or could not be
 │   └── EngineClosed      the engine is shutting down
 ├── Canceled              nobody: the caller asked for it
 └── RenderError           the operator, or another backend
@@ -27,6 +29,10 @@ class InvalidRequest(RequestError, ValueError):
     """A value of the request is out of range; the message names the field."""
 
 
+class TooLarge(RequestError):
+    """By the estimate, the song does not fit into this device's memory; the message says what would."""
+
+
 class UnknownModel(RequestError):
     """No runner of this engine has the model."""
 
@@ -37,6 +43,10 @@ class Unavailable(EngineError):
 
 class EngineFull(Unavailable):
     """As many requests wait as may wait."""
+
+
+class NotLoaded(Unavailable):
+    """The model is still being loaded, or could not be; the message says which."""
 
 
 class EngineClosed(Unavailable):

@@ -1,7 +1,7 @@
 """The one seam of the engine: what a model family must offer to be rendered by the engine's thread."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -49,7 +49,18 @@ class Runner(Protocol):
         """Public names of the models this runner renders."""
 
     def limits(self, model: str) -> BatchLimits:
-        """How much of this model fits into one batch."""
+        """How much of this model fits into one batch; asked for when nothing renders."""
 
     def run(self, batch: Sequence[EngineRequest], wanted: Callable[[str], bool]) -> Iterator[RunnerEvent]:
         """Render `batch` (one model, within its limits), oldest first."""
+
+
+@runtime_checkable
+class LimitedRunner(Runner, Protocol):
+    """A runner with weights, whose memory ends somewhere. Both methods may be called from any thread."""
+
+    def check(self, request: EngineRequest) -> None:
+        """Raise a RequestError if this request can never be rendered here."""
+
+    def longest_seconds(self, model: str) -> float:
+        """The longest single song that fits into memory, by the estimate."""

@@ -148,7 +148,9 @@ class EngineResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     sample_rate: int = SAMPLE_RATE
     seed: int
     deterministic: bool
-    """Whether the same request gives the same bits on the same machine."""
+    """Whether the same request gives the same bits on the same machine, whatever is rendered beside it."""
+    phases: dict[str, float] | None = None
+    """Seconds of each phase (plan, prepare, denoise, decode); songs of one batch share a denoising."""
 
 
 def output_frames(

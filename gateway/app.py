@@ -11,7 +11,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from gateway import downloads, operations
 from gateway.bootstrap import Live
 from gateway.dialects import stripe_webhook
-from gateway.dialects.native import errors, payment_pages, payments, routes, statements
+from gateway.dialects.native import errors, files, payment_pages, payments, routes, statements
 from gateway.dialects.native.answer_document import AnswerSchemas
 from gateway.dialects.native.body_document import BodySchemas
 from gateway.dialects.native.description import DescribedConfig
@@ -36,6 +36,7 @@ def create_app(live: Live) -> GatewayApp:
     app = GatewayApp(
         route_handlers=[
             routes.router,
+            files.router,
             downloads.router,
             statements.pages,
             payments.router,
@@ -65,6 +66,7 @@ def create_app(live: Live) -> GatewayApp:
         catalog=live.catalog,
         renderer=live.renderer,
         job_watch=live.job_watch,
+        files=live.files,
         signer=live.signer,
         settings=live.settings,
         payments=live.payments,

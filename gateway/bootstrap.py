@@ -10,18 +10,22 @@ import structlog
 
 from billing.payments import Till, open_till
 from gateway import schema
+from gateway.audio import Decoder
 from gateway.auth.directory import KeyDirectory
 from gateway.bookkeeping import keep_books_forever, ledger_chores, payment_chores
 from gateway.catalog import Catalog, read_catalog
 from gateway.config_watch import ConfigWatch
 from gateway.dialects.native.render import JobRenderer
 from gateway.embedded import read_dsn
+from gateway.files.scratch import scratch_folder
+from gateway.files.service import Files
 from gateway.jobs.forecast import Forecast
 from gateway.jobs.reaper import reap_forever
 from gateway.jobs.reports import Reports
 from gateway.jobs.service import Jobs
 from gateway.jobs.watching import JobWatch
 from gateway.observability import Metrics
+from gateway.routing import open_routes
 from gateway.settings import Settings, SettingsError
 from gateway.signed_urls import UrlSigner
 from gateway.storage import AudioStore
@@ -49,6 +53,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     signer: UrlSigner
     renderer: JobRenderer
     job_watch: JobWatch
+    files: Files
     metrics: Metrics
 
 
@@ -107,10 +112,12 @@ def _tell_of_crash(task: asyncio.Task[None]) -> None:
 async def open_http(settings: Settings) -> AsyncIterator[Live]:
     """The HTTP process' objects."""
     catalog = read_catalog(settings.catalog)
+    routes = open_routes(catalog, engine_models=settings.engine_models, planner=settings.engine_planner)
     store = AudioStore(settings.storage_url)
     signer = UrlSigner(settings.secret_key)
     metrics = Metrics()
-    async with open_pool(settings, size=HTTP_POOL_SIZE) as pool:
+    async with open_pool(settings, size=HTTP_POOL_SIZE) as pool, contextlib.AsyncExitStack() as opened:
+        scratch = opened.enter_context(scratch_folder(settings.home))
         watch = ConfigWatch(pool)
         await watch.refresh()
         till = open_payments(settings, pool)
@@ -124,7 +131,7 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
             background.append(asyncio.create_task(keep_books_forever(payment_chores(till))))
         for task in background:
             task.add_done_callback(_tell_of_crash)
-        jobs = Jobs(pool=pool, watch=watch, on_batch=metrics.observe_admission)
+        jobs = Jobs(pool=pool, watch=watch, routes=routes, on_batch=metrics.observe_admission)
         forecast = Forecast(pool)
         job_watch = JobWatch(pool=pool, forecast=forecast)
         try:
@@ -142,6 +149,7 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
                     store=store, signer=signer, forecast=forecast, public_url=settings.public_url
                 ),
                 job_watch=job_watch,
+                files=Files(pool=pool, store=store, scratch=scratch, decoder=Decoder()),
                 metrics=metrics,
             )
         finally:

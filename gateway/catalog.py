@@ -7,6 +7,8 @@ from typing import Final
 import msgspec
 
 import billing
+from engine import VARIANTS, Variant
+from engine import Task as EngineTask
 from gateway.errors import ModelNotFound
 from gateway.generation import Task
 
@@ -38,6 +40,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     engine: str | None = None
     wavespeed: str | None = None
     runware: str | None = None
+
+    @property
+    def variant(self) -> Variant:
+        """What the engine's table says of its weights; a model of others has no knob that we know of."""
+        if self.engine is None:
+            tasks = frozenset(EngineTask(task.value) for task in self.tasks)
+            return Variant(name=self.id, tasks=tasks, renders=False)
+        return VARIANTS[self.engine]
 
 
 class _CatalogFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,6 +98,7 @@ def read_catalog(path: Path) -> Catalog:
             raise CatalogError(f"{path}: {min(twice)!r} names two models")
         for model in models:
             _check_ranges(path, model)
+            _check_tasks(path, model)
         catalog = Catalog(models)
         for seed in catalog.seed_prices():
             _check_price(path, seed)
@@ -103,6 +114,17 @@ def _check_ranges(path: Path, model: Model) -> None:
             raise CatalogError(f"{path}: {model.id}: {name} must be [lowest, highest, default], in order")
     if model.duration_seconds[0] <= 0:
         raise CatalogError(f"{path}: {model.id}: duration_seconds must be more than 0")
+
+
+def _check_tasks(path: Path, model: Model) -> None:
+    """What is on offer, the weights must be able to do."""
+    if model.engine is not None and model.engine not in VARIANTS:
+        near = difflib.get_close_matches(model.engine, VARIANTS, n=1, cutoff=0.0)
+        raise CatalogError(f"{path}: {model.id}: there is no engine {model.engine!r}; {near[0]!r}?")
+    able = model.variant.tasks
+    if not model.tasks or (more := [task for task in model.tasks if task.value not in able]):
+        told = f"the engine {model.engine!r} has no {more[0]}" if model.tasks else "say at least one"
+        raise CatalogError(f"{path}: {model.id}: tasks: {told}")
 
 
 def _check_price(path: Path, seed: billing.SeedPrice) -> None:

@@ -18,6 +18,7 @@ from litestar.exceptions import (
 from litestar.response import Stream
 
 from gateway.audio import CONTENT_TYPES
+from gateway.audio.containers import CONTAINERS
 from gateway.signed_urls import (
     SignatureExpired,
     SignatureInvalid,
@@ -30,7 +31,9 @@ from gateway.storage import AudioStore, ObjectHead, ObjectMissing, StoreUnavaila
 PREFIX = "/audio/"
 _REDIRECT_SECONDS = 300
 """How long S3's URL lives: one download's start, not as long as ours."""
-_TYPES = {str(audio_format): content_type for audio_format, content_type in CONTENT_TYPES.items()}
+_TYPES = {str(audio_format): content_type for audio_format, content_type in CONTENT_TYPES.items()} | {
+    name: container.content_type for name, container in CONTAINERS.items()
+}
 _RANGE = re.compile(r"bytes=([0-9]{0,64})-([0-9]{0,64})", re.IGNORECASE | re.ASCII)
 
 AnyRequest = Request[Any, Any, Any]

@@ -2,7 +2,7 @@
 
 GatewayError
 ├── ClientError                   the caller changes the request
-│   ├── InvalidRequest        400   UnknownParameter, UnsupportedParameter
+│   ├── InvalidRequest        400   UnknownParameter, UnsupportedParameter, UnreadableFile
 │   ├── Unauthenticated       401   MissingApiKey, InvalidApiKey
 │   ├── PaymentRequired       402   InsufficientCredits, BudgetExceeded
 │   ├── Forbidden             403   ScopeDenied, ModelNotAllowed, LinkRefused
@@ -81,6 +81,12 @@ class UnsupportedParameter(InvalidRequest):
     """The field exists, but not for this model or format."""
 
     code = "unsupported_parameter"
+
+
+class UnreadableFile(InvalidRequest):
+    """An uploaded file is damaged, or has no sound that can be used."""
+
+    code = "input_unreadable"
 
 
 class Unauthenticated(ClientError):
@@ -218,14 +224,14 @@ class NoSavedCard(Conflict):
 
 
 class PayloadTooLarge(ClientError):
-    """The body is larger than the route takes."""
+    """The body is larger than the route takes; or an upload has too much sound in it."""
 
     status = 413
     code = "payload_too_large"
 
 
 class UnsupportedMediaType(ClientError):
-    """The body is not JSON."""
+    """The body is not JSON; or an upload is no kind of audio file that is taken."""
 
     status = 415
     code = "unsupported_media_type"

@@ -233,6 +233,9 @@ worker = Table(
     Column("id", Uuid, primary_key=True),
     Column("queues", ARRAY(Text), nullable=False),
     Column("capacity", Integer, nullable=False, server_default="1", comment="jobs under way at once"),
+    Column(
+        "models", JSONB, nullable=False, server_default="[]", comment="the engine's models, as LoadedModel"
+    ),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("seen_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     comment="who is working; a row that is not seen any more is removed",
@@ -275,4 +278,28 @@ usage_hour = Table(
         postgresql_nulls_not_distinct=True,
     ),
     comment="what was charged, for reports; moved in the same commit as the charges",
+)
+
+file = Table(
+    "file",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7: ordered by creation"),
+    Column("organization_id", ForeignKey("organization.id"), nullable=False),
+    Column("project_id", Uuid, nullable=True),
+    Column("key_id", ForeignKey("api_key.id"), nullable=False, comment="who brought it"),
+    Column("filename", Text, nullable=False, comment="as the client called it"),
+    Column("purpose", Text, nullable=True),
+    Column("container", Text, nullable=False, comment="also the extension of the stored object"),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", BYTEA, nullable=False),
+    Column("frames", BigInteger, nullable=False, comment="decoded, at 48 kHz"),
+    Column("sample_rate", Integer, nullable=False, comment="of the file itself"),
+    Column("channels", Integer, nullable=False, comment="of the file itself"),
+    Column("stored", Boolean, nullable=False, server_default="false", comment="its bytes are all there"),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    _created_at(),
+    CheckConstraint("size_bytes > 0 AND frames > 0 AND sample_rate > 0 AND channels > 0", name="sound"),
+    Index("ix_file_organization_id_id", "organization_id", "id"),
+    Index("ix_file_expires_at", "expires_at"),
+    comment="sound that clients have uploaded; a row goes with its bytes",
 )

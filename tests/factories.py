@@ -111,9 +111,10 @@ def new_order(
     idempotency_key: str | None = None,
     is_retry: bool = False,
     body: bytes | None = None,
+    **fields: Any,
 ) -> Order:
     """A checked request for the sandbox; `body` stands for route and body in its hash."""
-    request = GenerationRequest(prompt=prompt, frames=round(seconds * SAMPLE_RATE), seed=1)
+    request = GenerationRequest(prompt=prompt, frames=round(seconds * SAMPLE_RATE), seed=1, **fields)
     return Order(
         model=SANDBOX,
         request=request,
@@ -153,11 +154,17 @@ def new_submission(principal: Principal, price: billing.Price, **changes: Any) -
     return Submission(**(values | changes))
 
 
-def new_result(frames: int) -> JobResult:
-    """A delivery of one track; its file is nobody's concern here."""
-    track = Track(
-        key="a/b/1-0.flac",
-        master_key="a/b/1-0.flac",
+def new_result(frames: int, *, tracks: int = 1) -> JobResult:
+    """A delivery of so many frames together, the last track the longest; the files are nobody's concern."""
+    lengths = [frames // tracks] * (tracks - 1)
+    lengths.append(frames - sum(lengths))
+    return JobResult(tracks=tuple(map(_new_track, lengths, range(tracks))), deterministic=True)
+
+
+def _new_track(frames: int, index: int) -> Track:
+    return Track(
+        key=f"a/b/1-{index}.flac",
+        master_key=f"a/b/1-{index}.flac",
         format="flac",
         content_type="audio/flac",
         frames=frames,
@@ -166,10 +173,9 @@ def new_result(frames: int) -> JobResult:
         channels=2,
         size_bytes=1,
         sha256="0" * 64,
-        seed=1,
+        seed=1 + index,
         file_name="song.flac",
     )
-    return JobResult(tracks=(track,), deterministic=True)
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,7 @@ from gateway.backends.base import (
     Succeeded,
     TaskState,
 )
-from gateway.generation import SAMPLE_RATE
+from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.jobs.job import JobErrorCode
 
 POLL_SECONDS: Final = 0.01
@@ -36,7 +36,8 @@ class ScriptedBackend:
 
     `hang`: until cancelled - `deaf`: does not hear that it was cancelled - `break`: fails for good -
     `stumble`: fails, another attempt may work - `stumble once`: only the first attempt does - `silent`:
-    broken sound - `short`: 3 % less than was asked for - `half`: half of it - `away`: takes nothing.
+    broken sound - `short`: 3 % less than was asked for - `half`: half of it - `double`: twice of it -
+    `fewer`: one song less than was asked for - `sparse`: nine tenths are rests - `away`: takes nothing.
     """
 
     name: Final = "scripted"
@@ -87,13 +88,20 @@ def _state(play: Play) -> TaskState:
         return Failed(code=JobErrorCode.CONTENT_POLICY_VIOLATION, message="not this")
     if "stumble" in prompt and not ("once" in prompt and play.task.attempt > 1):
         return Failed(code=JobErrorCode.OUT_OF_MEMORY, message="too little memory", retryable=True)
-    share = 0.97 if "short" in prompt else 0.5 if "half" in prompt else 1
-    samples = make_music(round(request.frames * share), request.seed)
+    songs = [_song(prompt, request, index) for index in range(request.n - ("fewer" in prompt))]
+    return Succeeded(tuple(songs))
+
+
+def _song(prompt: str, request: GenerationRequest, index: int) -> Recording:
+    share = {"short": 0.97, "half": 0.5, "double": 2}
+    wanted = next((value for word, value in share.items() if word in prompt), 1)
+    seed = request.variation_seed(index)
+    samples = make_music(round(request.frames * wanted), seed)
     if "silent" in prompt:
         samples = np.zeros_like(samples)
-    return Succeeded(
-        (Recording(samples=samples, sample_rate=SAMPLE_RATE, seed=request.seed, deterministic=True),)
-    )
+    if "sparse" in prompt:
+        samples[:, samples.shape[1] // 10 :] = 0
+    return Recording(samples=samples, sample_rate=SAMPLE_RATE, seed=seed, deterministic=True)
 
 
 def make_music(frames: int, seed: int) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import billing
 from gateway.auth.directory import KeyLimits
@@ -30,8 +31,8 @@ class Workbench:
         async with self.pool.acquire() as conn:
             return await new_customer(conn, credit_nano=credit_nano, test=test, limits=limits)
 
-    async def submit(self, principal: Principal, *, seconds: float = 10) -> Job:
-        return (await self.jobs.submit(principal, new_order(seconds=seconds))).job
+    async def submit(self, principal: Principal, *, seconds: float = 10, **fields: Any) -> Job:
+        return (await self.jobs.submit(principal, new_order(seconds=seconds, **fields))).job
 
     async def claim(
         self, limit: int = 1, *, queues: Sequence[str] = ("sandbox",), worker_id: uuid.UUID | None = None
@@ -46,7 +47,9 @@ class Workbench:
         return claim
 
     async def deliver(self, claim: Claim, *, frames: int | None = None, retry: bool = False) -> Ended:
-        result = new_result(frames or claim.request.frames)
+        """`frames`: of all variations together, where they are not as long as was ordered."""
+        request = claim.request
+        result = new_result(frames or request.n * request.frames, tracks=request.n)
         return await self._end(Ending(job_id=claim.job_id, fence=claim.fence, result=result), retry=retry)
 
     async def fail(self, claim: Claim, error: JobError = BROKEN, *, retry: bool = False) -> Ended:

@@ -1,7 +1,18 @@
-"""Sound on its way out: what can be ordered, whether audio is worth its price, making the files."""
+"""Sound on its way in and out: decoding what clients bring, and making the files that they ordered."""
 
+from gateway.audio.decode import Decoder, SoundFacts, check_container
 from gateway.audio.encode import MAX_SECONDS, EncodedFile, Encoder
-from gateway.audio.errors import AudioError, EncodeFailed, QualityFailed, QualityReason, UnsupportedEncoding
+from gateway.audio.errors import (
+    AudioError,
+    DecodeFailed,
+    EncodeFailed,
+    InputTooLong,
+    InputUnreadable,
+    QualityFailed,
+    QualityReason,
+    UnknownContainer,
+    UnsupportedEncoding,
+)
 from gateway.audio.formats import (
     CONTENT_TYPES,
     MASTER,
@@ -22,15 +33,22 @@ __all__ = [
     "AudioError",
     "AudioFormat",
     "AudioSettings",
+    "DecodeFailed",
+    "Decoder",
     "EncodeFailed",
     "EncodedFile",
     "Encoder",
     "Encoding",
+    "InputTooLong",
+    "InputUnreadable",
     "QualityBounds",
     "QualityFailed",
     "QualityReason",
     "QualityReport",
+    "SoundFacts",
+    "UnknownContainer",
     "UnsupportedEncoding",
+    "check_container",
     "check_quality",
     "resolve_encoding",
 ]

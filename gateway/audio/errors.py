@@ -4,6 +4,10 @@ AudioError
     EncodeFailed          the encoder failed, hung, or made another file than asked: retry, operator
     QualityFailed         the audio is broken: another seed or another backend
     UnsupportedEncoding   the client asked for an impossible file: client
+    InputUnreadable       the client's own file or link is no usable sound: client
+        UnknownContainer  it does not begin like any kind of file that is taken
+        InputTooLong      it has more sound than is taken
+    DecodeFailed          the decoder could not be run: operator
 """
 
 from enum import StrEnum
@@ -41,3 +45,19 @@ class UnsupportedEncoding(AudioError):
         super().__init__(message)
         self.param = param
         self.nearest = nearest
+
+
+class InputUnreadable(AudioError):
+    """The message is for the client: plain words, nothing of ours in them."""
+
+
+class UnknownContainer(InputUnreadable):
+    """Not a kind of audio file that is taken."""
+
+
+class InputTooLong(InputUnreadable):
+    """More seconds or more bytes than are taken."""
+
+
+class DecodeFailed(AudioError):
+    """Nothing was learned about the file: there is no ffmpeg, or the system starts no more processes."""

@@ -19,6 +19,7 @@ class RenderTask(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt of one job."""
 
     job_id: uuid.UUID
+    organization_id: uuid.UUID
     attempt: int
     model: str
     test: bool

@@ -1,9 +1,13 @@
 """Our own torch engine, in this process, behind the Backend protocol."""
 
 import asyncio
-from typing import Final
+import uuid
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from engine import (
     Canceled,
@@ -11,11 +15,18 @@ from engine import (
     EngineError,
     EngineRequest,
     EngineResult,
+    GuidanceType,
+    InferMethod,
     OutOfMemory,
     RequestError,
+    Sound,
+    Task,
     Ticket,
+    TooLarge,
     Unavailable,
+    output_frames,
 )
+from gateway.audio import InputUnreadable
 from gateway.backends.base import (
     BackendUnavailable,
     Failed,
@@ -27,15 +38,44 @@ from gateway.backends.base import (
     TaskState,
 )
 from gateway.catalog import SANDBOX
+from gateway.generation import SAMPLE_RATE, AudioInput, GenerationRequest
 from gateway.jobs.job import JobErrorCode
 
 POLL_SECONDS: Final = 0.2
+_COMPOSED_FRAMES: Final = 30 * SAMPLE_RATE
+"""As long as the composer plays where a planner would decide."""
 
 
-class _Song(msgspec.Struct, frozen=True):
-    ticket: Ticket
-    ended: "asyncio.Future[EngineResult]"
-    """The ticket's future in this loop: one for all polls, or each of them would leave one behind."""
+class SoundInputs(Protocol):
+    """Where the sound comes from that clients brought."""
+
+    async def samples(
+        self, wanted: AudioInput, *, organization_id: uuid.UUID, project_id: uuid.UUID | None
+    ) -> NDArray[np.float32]:
+        """`[2, frames]` at 48 kHz; raises InputUnreadable."""
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    """The sound of one job."""
+
+    source: Sound | None = None
+    reference: Sound | None = None
+
+
+class _Songs(msgspec.Struct, frozen=True):
+    """All variations of one job."""
+
+    tickets: tuple[Ticket, ...]
+    ended: "asyncio.Future[list[EngineResult]]"
+    """In this loop: one for all polls, or each of them would leave one behind."""
+
+    @property
+    def progress(self) -> float:
+        return sum(ticket.progress for ticket in self.tickets) / len(self.tickets)
+
+    def cancel(self) -> None:
+        for ticket in self.tickets:
+            ticket.cancel()
 
 
 class EngineBackend:
@@ -44,78 +84,180 @@ class EngineBackend:
     name: Final = "engine"
     resumable: Final = False
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, inputs: SoundInputs) -> None:
         self._engine = engine
-        self._songs: dict[str, _Song] = {}
+        self._inputs = inputs
+        self._songs: dict[str, _Songs] = {}
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """One queue per model that the engine has loaded."""
+        """One queue per model that the engine has loaded by now."""
         return tuple(sorted(self._engine.models))
 
     async def submit(self, task: RenderTask) -> RemoteTask:
-        """Queue the song in the engine."""
-        request = to_engine_request(task, model=SANDBOX)
+        """Fetch what the song needs and queue it; what cannot be read fails at the first poll."""
+        remote = RemoteTask(backend=self.name, ref=f"{task.job_id.hex}-{task.attempt}")
         try:
-            ticket = self._engine.submit(request)
-        except Unavailable as error:
-            raise BackendUnavailable(str(error)) from error
-        ended = asyncio.wrap_future(ticket.future)
+            inputs = await self._load(task)
+            requests = engine_requests(task, inputs)
+        except InputUnreadable as error:
+            self._songs[remote.ref] = _Songs((), _failed(error))
+            return remote
+        tickets: list[Ticket] = []
+        try:
+            tickets.extend(self._engine.submit(request) for request in requests)
+        except (Unavailable, RequestError) as error:
+            for ticket in tickets:
+                ticket.cancel()
+            if isinstance(error, Unavailable):
+                raise BackendUnavailable(str(error)) from error
+            self._songs[remote.ref] = _Songs((), _failed(error))
+            return remote
+        ended = asyncio.ensure_future(_all(tickets))
         ended.add_done_callback(_note_seen)
-        self._songs[request.id] = _Song(ticket, ended)
-        return RemoteTask(backend=self.name, ref=request.id)
+        self._songs[remote.ref] = _Songs(tuple(tickets), ended)
+        return remote
 
     async def poll(self, task: RemoteTask) -> TaskState:
-        """The ticket's state, after at most POLL_SECONDS."""
-        song = self._songs[task.ref]
-        await asyncio.wait([song.ended], timeout=POLL_SECONDS)
-        return _outcome(song.ended) if song.ended.done() else Running(song.ticket.progress)
+        """The tickets' state, after at most POLL_SECONDS."""
+        songs = self._songs[task.ref]
+        await asyncio.wait([songs.ended], timeout=POLL_SECONDS)
+        return _outcome(songs.ended) if songs.ended.done() else Running(songs.progress)
 
     async def cancel(self, task: RemoteTask) -> None:
         """Takes effect between two rendering steps."""
-        if song := self._songs.get(task.ref):
-            song.ticket.cancel()
+        if songs := self._songs.get(task.ref):
+            songs.cancel()
 
     def forget(self, task: RemoteTask) -> None:
-        """A song that nobody will fetch is not rendered to its end."""
-        if song := self._songs.pop(task.ref, None):
-            song.ticket.cancel()
+        """Songs that nobody will fetch are not rendered to their end."""
+        if songs := self._songs.pop(task.ref, None):
+            songs.cancel()
+
+    async def _load(self, task: RenderTask) -> Inputs:
+        request = task.request
+        return Inputs(
+            source=await self._sound(task, request.source_audio),
+            reference=await self._sound(task, request.reference_audio),
+        )
+
+    async def _sound(self, task: RenderTask, wanted: AudioInput | None) -> Sound | None:
+        if wanted is None:
+            return None
+        samples = await self._inputs.samples(wanted, organization_id=task.organization_id, project_id=None)
+        return Sound(samples)
 
 
-def to_engine_request(task: RenderTask, *, model: str) -> EngineRequest:
-    """The vendor-free request in the engine's words; what is not wanted is asked for in the negative."""
+def engine_requests(task: RenderTask, inputs: Inputs) -> list[EngineRequest]:
+    """The vendor-free request in the engine's words, once for each variation.
+
+    Raises InputUnreadable if the sources turn out to make a longer song than was paid for.
+    """
     request = task.request
-    unwanted = [f"no {tag.strip()}" for tag in (request.negative_prompt or "").split(",") if tag.strip()]
-    return EngineRequest(
+    model = SANDBOX if task.test else task.model
+    frames, open_length = _length(request, inputs, plans=model != SANDBOX)
+    common = EngineRequest(
         id=f"{task.job_id.hex}-{task.attempt}",
         model=model,
-        prompt=", ".join([request.prompt, *unwanted]),
+        prompt=_composer_prompt(request) if model == SANDBOX else request.prompt,
         lyrics=request.lyrics,
-        frames=request.frames,
+        frames=frames,
+        open_length=open_length,
         seed=request.seed,
+        plan_seed=request.seed,
         bpm=request.bpm,
         key_scale=request.key_scale,
         time_signature=request.time_signature,
         vocal_language=request.vocal_language,
         instrumental=request.instrumental,
+        negative_prompt=request.negative_prompt,
+        task=Task(request.task.value),
+        source=inputs.source,
+        reference=inputs.reference,
+        repainting_start=request.repainting_start,
+        repainting_end=request.repainting_end,
+        cover_strength=request.cover_strength,
+        cover_noise_strength=request.cover_noise_strength,
+        track_name=request.track_name,
+        track_classes=request.track_classes,
+        num_inference_steps=request.num_inference_steps,
+        guidance_scale=request.guidance_scale,
+        guidance_type=None if request.guidance_type is None else GuidanceType(request.guidance_type.value),
+        cfg_interval=(
+            0.0 if request.cfg_interval_start is None else request.cfg_interval_start,
+            1.0 if request.cfg_interval_end is None else request.cfg_interval_end,
+        ),
+        shift=request.shift,
+        timesteps=request.timesteps,
+        infer_method=InferMethod.ODE
+        if request.infer_method is None
+        else InferMethod(request.infer_method.value),
+        thinking=request.thinking and model != SANDBOX,
     )
+    return [
+        msgspec.structs.replace(common, id=f"{common.id}-{index}", seed=request.variation_seed(index))
+        for index in range(request.n)
+    ]
 
 
-def _note_seen(ended: "asyncio.Future[EngineResult]") -> None:
+def _length(request: GenerationRequest, inputs: Inputs, *, plans: bool) -> tuple[int, bool]:
+    """How long each result is, and whether only its most is known."""
+    if inputs.source is None:
+        if request.open_length and not plans:
+            return min(request.frames, _COMPOSED_FRAMES), False
+        return request.frames, request.open_length
+    frames = output_frames(
+        Task(request.task.value),
+        source_frames=inputs.source.frames,
+        start=request.repainting_start,
+        end=request.repainting_end,
+    )
+    if frames > request.frames:
+        raise InputUnreadable("the source makes a longer song than this model can render")
+    if (request.repainting_start or 0.0) * SAMPLE_RATE >= inputs.source.frames:
+        raise InputUnreadable("repainting_start lies behind the end of the source")
+    return frames, False
+
+
+def _composer_prompt(request: GenerationRequest) -> str:
+    """The composer reads words alone: what is not wanted is asked for in the negative."""
+    unwanted = [f"no {tag.strip()}" for tag in (request.negative_prompt or "").split(",") if tag.strip()]
+    return ", ".join([request.prompt, *unwanted])
+
+
+async def _all(tickets: Sequence[Ticket]) -> list[EngineResult]:
+    """Every variation, or the first failure: the others are then not rendered to their end."""
+    try:
+        return await asyncio.gather(*(asyncio.wrap_future(ticket.future) for ticket in tickets))
+    except EngineError:
+        for ticket in tickets:
+            ticket.cancel()
+        raise
+
+
+def _failed(error: Exception) -> "asyncio.Future[list[EngineResult]]":
+    ended: asyncio.Future[list[EngineResult]] = asyncio.get_running_loop().create_future()
+    ended.set_exception(error)
+    return ended
+
+
+def _note_seen(ended: "asyncio.Future[list[EngineResult]]") -> None:
     """A failed song that was forgotten meanwhile is nobody's, and no reason for asyncio to complain."""
     if not ended.cancelled():
         ended.exception()
 
 
-def _outcome(ended: "asyncio.Future[EngineResult]") -> TaskState:
+def _outcome(ended: "asyncio.Future[list[EngineResult]]") -> TaskState:
     error = ended.exception()
     if error is None:
-        return _succeeded(ended.result())
+        return Succeeded(tuple(_recording(result) for result in ended.result()))
     match error:
         case Canceled():
             return Failed(code=JobErrorCode.JOB_CANCELLED, message="the job was cancelled")
-        case OutOfMemory():
-            return Failed(code=JobErrorCode.OUT_OF_MEMORY, message="the song did not fit into memory")
+        case OutOfMemory() | TooLarge():
+            return Failed(code=JobErrorCode.OUT_OF_MEMORY, message=str(error))
+        case InputUnreadable():
+            return Failed(code=JobErrorCode.INPUT_UNREADABLE, message=str(error))
         case RequestError():
             return Failed(code=JobErrorCode.UPSTREAM_ERROR, message=str(error))
         case EngineError():
@@ -126,11 +268,11 @@ def _outcome(ended: "asyncio.Future[EngineResult]") -> TaskState:
             raise error
 
 
-def _succeeded(result: EngineResult) -> Succeeded:
-    recording = Recording(
+def _recording(result: EngineResult) -> Recording:
+    return Recording(
         samples=result.samples,
         sample_rate=result.sample_rate,
         seed=result.seed,
-        deterministic=result.deterministic,
+        # A batch of other songs may change the last bits.
+        deterministic=True if result.deterministic else "best_effort",
     )
-    return Succeeded((recording,))

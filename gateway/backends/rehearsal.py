@@ -63,8 +63,12 @@ class RehearsalBackend:
         self._inner = inner
         self._plays: dict[str, _Play] = {}
         self.name: Final = inner.name
-        self.queues: Final = inner.queues
         self.resumable: Final = inner.resumable
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The inner backend's, which change while models are loaded."""
+        return self._inner.queues
 
     async def submit(self, task: RenderTask) -> RemoteTask:
         """Start the real work, unless it is to fail without any."""

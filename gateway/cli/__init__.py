@@ -29,6 +29,7 @@ COMMANDS = {
     "reconcile": LazyCommand(
         "gateway.cli.reconcile:reconcile", "Compare Stripe and provider costs with the ledger."
     ),
+    "models": LazyCommand("gateway.cli.models:models", "List, pull and check the weights of the engine."),
     "generate": LazyCommand("gateway.cli.generate:generate", "Generate music through a running gateway."),
 }
 

@@ -85,6 +85,12 @@ class Job(msgspec.Struct, frozen=True):
         return self.status in {"completed", "failed"}
 
 
+class Upload(msgspec.Struct, frozen=True):
+    """A file that the gateway keeps for a while."""
+
+    id: str
+
+
 class Balance(msgspec.Struct, frozen=True):
     """Money left."""
 
@@ -133,6 +139,15 @@ class GatewayClient:
     def submit(self, body: dict[str, Any], *, idempotency_key: str) -> Job:
         """Ask for a generation; the job that was accepted."""
         return self._job("POST", "/v1/audio/generations", json=body, idempotency_key=idempotency_key)
+
+    def upload(self, path: Path) -> Upload:
+        """Bring a file; requests name it by its id."""
+        try:
+            with path.open("rb") as file:
+                answer = self._call("POST", "/v1/files", files={"file": (path.name, file)})
+        except OSError as error:
+            raise ClientError(f"{path} cannot be read: {error}", Exit.USAGE) from error
+        return self._decoded(answer, Upload)
 
     def job(self, job_id: str) -> Job:
         """The job as it is now."""

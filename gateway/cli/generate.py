@@ -1,7 +1,6 @@
 """`antiphon generate`: music from a terminal. Paths on stdout, progress on stderr, statuses for scripts."""
 
 import math
-import random
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from gateway.cli.demo import await_song
 from gateway.cli.guides import read_guide
 
 FORMATS = ["mp3", "flac", "wav", "ogg"]
+TASKS = ["text2music", "cover", "repaint", "extract", "lego", "complete"]
 MAX_BATCH = 8
 REFUSALS = {Exit.USAGE, Exit.AUTH, Exit.CREDIT, Exit.RATE_LIMIT}
 """A submit that is refused has made no job, now or before."""
@@ -27,20 +27,31 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for, decoded from the command line."""
 
     body: dict[str, Any]
-    batch_size: int
+    sounds: dict[str, str]
+    """Files and URLs of the user, by the field that they are for; files are still to be uploaded."""
     output: Path | None
     poll_seconds: float
     wait_seconds: float
     quiet: bool
 
 
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished job, as --json tells it."""
+
+    id: str
+    cost_usd: str
+    """Of all its songs together."""
+    songs: list["Song"]
+
+
 class Song(msgspec.Struct, frozen=True, kw_only=True):
     """One saved song, as --json tells it."""
 
     id: str
+    """Of the job, which all variations share."""
     path: str
     seed: int
-    cost_usd: str
+    duration_seconds: float
 
 
 def _guide(name: str, guide: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -63,12 +74,25 @@ def _guide(name: str, guide: str) -> Callable[[Callable[..., None]], Callable[..
 @click.option("--lyrics", "-l", help="Words and section tags.")
 @click.option("--lyrics-file", "-f", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--duration", "-d", type=float, help="Seconds; default: the model's own.")
-@click.option("--batch-size", "-b", type=click.IntRange(1, MAX_BATCH), default=1, show_default=True)
+@click.option(
+    *("--batch-size", "-b"),
+    type=click.IntRange(1, MAX_BATCH),
+    default=1,
+    show_default=True,
+    help="Variations, each with the next seed.",
+)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="File, or folder for several songs.")
 @click.option("--model", default="sandbox", show_default=True)
-@click.option("--task", default="text2music", show_default=True)
+@click.option("--task", type=click.Choice(TASKS), default="text2music", show_default=True)
+@click.option("--source", metavar="FILE_OR_URL", help="What every task but text2music works on.")
+@click.option("--reference", metavar="FILE_OR_URL", help="Sound whose timbre is wanted.")
+@click.option("--start", type=float, help="Repaint from this second of the source; below 0 it grows.")
+@click.option("--end", type=float, help="Repaint up to this second; beyond the source it grows.")
+@click.option("--cover-strength", type=float, help="0-1: how long a cover follows its source.")
+@click.option("--track", multiple=True, help="Track to extract, add or complete; again for more to complete.")
+@click.option("--thinking", is_flag=True, help="Let the planner think the song out first.")
 @click.option(
-    "--seed", type=click.IntRange(0, MAX_SEED), help="Default: random. Song n of a batch gets seed + n."
+    "--seed", type=click.IntRange(0, MAX_SEED), help="Default: random. Each variation has the next one."
 )
 @click.option("--format", "audio_format", type=click.Choice(FORMATS), help="Default: --output's, else mp3.")
 @click.option("--poll-interval", type=click.FloatRange(0.1), default=1.0, show_default=True)
@@ -89,14 +113,14 @@ def generate(context: click.Context, /, **given: Any) -> None:
     options = _options(given)
     try:
         with GatewayClient(given["api_url"], given["key"]) as client:
-            songs = _generate(client, options)
+            made = _generate(client, options)
     except ClientError as error:
         click.echo(f"antiphon: {error}", err=True)
         context.exit(error.status)
     if given["as_json"]:
-        click.echo(msgspec.json.encode({"songs": songs}).decode())
+        click.echo(msgspec.json.encode(made).decode())
     else:
-        for song in songs:
+        for song in made.songs:
             click.echo(song.path)
 
 
@@ -106,8 +130,9 @@ def _options(given: dict[str, Any]) -> Options:
     if given["lyrics"] and given["lyrics_file"]:
         raise click.UsageError("--lyrics and --lyrics-file exclude each other")
     lyrics = _read_lyrics(given["lyrics_file"]) if given["lyrics_file"] else given["lyrics"]
-    if given["duration"] is not None and not math.isfinite(given["duration"]):
-        raise click.UsageError("--duration is a number of seconds")
+    for name in ("duration", "start", "end", "cover_strength"):
+        if given[name] is not None and not math.isfinite(given[name]):
+            raise click.UsageError(f"--{name.replace('_', '-')} is a number")
     suffix = given["output"].suffix.lower().lstrip(".") if given["output"] else ""
     audio_format = given["audio_format"] or (suffix if suffix in FORMATS else "mp3")
     if suffix in FORMATS and suffix != audio_format:
@@ -118,17 +143,35 @@ def _options(given: dict[str, Any]) -> Options:
         "lyrics": lyrics,
         "audio_duration": given["duration"],
         "task": given["task"],
+        "repainting_start": given["start"],
+        "repainting_end": given["end"],
+        "cover_strength": given["cover_strength"],
+        "thinking": given["thinking"] or None,
         "format": audio_format,
-        "seed": random.SystemRandom().randint(0, MAX_SEED) if given["seed"] is None else given["seed"],
+        "seed": given["seed"],
+        "n": given["batch_size"],
+        **_tracks(given["task"], given["track"]),
     }
+    sounds = {"source_audio": given["source"], "reference_audio": given["reference"]}
     return Options(
         body={name: value for name, value in body.items() if value is not None},
-        batch_size=given["batch_size"],
+        sounds={name: value for name, value in sounds.items() if value},
         output=given["output"],
         poll_seconds=given["poll_interval"],
         wait_seconds=given["timeout"],
         quiet=given["quiet"],
     )
+
+
+def _tracks(task: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """One track is made, or several are completed."""
+    if not names:
+        return {}
+    if task == "complete":
+        return {"track_classes": list(names)}
+    if len(names) > 1:
+        raise click.UsageError(f"--track: {task} is about one track")
+    return {"track_name": names[0]}
 
 
 def _read_lyrics(path: Path) -> str:
@@ -139,7 +182,7 @@ def _read_lyrics(path: Path) -> str:
 
 
 class Submit(msgspec.Struct):
-    """One submit under way. Its key makes it repeatable: a lost answer can be asked for again."""
+    """The submit under way. Its key makes it repeatable: a lost answer can be asked for again."""
 
     body: dict[str, Any]
     key: str
@@ -151,31 +194,38 @@ class Submit(msgspec.Struct):
         return self.job
 
 
-def _generate(client: GatewayClient, options: Options) -> list[Song]:
-    """Submit all, then wait for each; Ctrl-C ends them all, uncharged."""
-    submits: list[Submit] = []
+def _generate(client: GatewayClient, options: Options) -> Made:
+    """Upload, submit, wait and save; Ctrl-C ends the job, uncharged."""
+    submit: Submit | None = None
     try:
-        for number in range(options.batch_size):
-            body = options.body | {"seed": (options.body["seed"] + number) % (MAX_SEED + 1)}
-            submits.append(Submit(body, uuid.uuid4().hex))
-            for warning in submits[-1].send(client).warnings:
-                click.echo(f"antiphon: {warning}", err=True)
-        jobs = [submit.job for submit in submits if submit.job is not None]
-        return [song for number, job in enumerate(jobs) for song in _finish(client, job, number, options)]
+        sounds = {name: _sound(client, value) for name, value in options.sounds.items()}
+        submit = Submit(options.body | sounds, uuid.uuid4().hex)
+        job = submit.send(client)
+        for warning in job.warnings:
+            click.echo(f"antiphon: {warning}", err=True)
+        return _finish(client, job, options)
     except KeyboardInterrupt:
-        unknown = [submit for submit in submits if not _is_cancelled(client, submit)]
-        if unknown:
-            raise ClientError(
-                f"interrupted; {len(unknown)} of {len(submits)} could not be canceled and may be charged"
-            ) from None
+        if submit is not None and not _is_cancelled(client, submit):
+            raise ClientError("interrupted; the job could not be canceled and may be charged") from None
         raise ClientError("canceled; nothing that was unfinished is charged", Exit.CANCELED) from None
 
 
-def _finish(client: GatewayClient, job: Job, number: int, options: Options) -> list[Song]:
+def _sound(client: GatewayClient, file_or_url: str) -> str:
+    """What a request names it by."""
+    if file_or_url.lower().startswith(("http://", "https://")):
+        return file_or_url
+    path = Path(file_or_url)
+    if not path.is_file():
+        raise ClientError(f"there is no file {file_or_url!r}, and it is no http(s) URL", Exit.USAGE)
+    return client.upload(path).id
+
+
+def _finish(client: GatewayClient, job: Job, options: Options) -> Made:
+    count = options.body["n"]
     done = await_song(
         client,
         job,
-        label=f"Song {number + 1} of {options.batch_size}",
+        label="The song" if count == 1 else f"{count} songs",
         pause=time.sleep,
         poll_seconds=options.poll_seconds,
         wait_seconds=options.wait_seconds,
@@ -184,17 +234,18 @@ def _finish(client: GatewayClient, job: Job, number: int, options: Options) -> l
     if done.result is None:
         raise failure_of(done)
     songs = []
-    for track in done.result.data:
+    for number, track in enumerate(done.result.data):
         path = _path(options, done.id, number, track.format)
         client.download(track.url, path)
-        songs.append(Song(id=done.id, path=str(path), seed=track.seed, cost_usd=done.cost.usd))
-    return songs
+        seconds = track.duration_seconds
+        songs.append(Song(id=done.id, path=str(path), seed=track.seed, duration_seconds=seconds))
+    return Made(id=done.id, cost_usd=done.cost.usd, songs=songs)
 
 
 def _path(options: Options, job_id: str, number: int, extension: str) -> Path:
     """The asked file; a folder, or more than one song, gets names of our own."""
     output = options.output
-    if output is not None and options.batch_size == 1 and output.suffix and not output.is_dir():
+    if output is not None and options.body["n"] == 1 and output.suffix and not output.is_dir():
         return output
     prompt = str(options.body["prompt"])
     return song_path(output or SONGS, prompt=prompt, job_id=job_id, number=number, extension=extension)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,12 +14,13 @@ import msgspec
 import billing
 from gateway.allowance import Allowance
 from gateway.auth.principal import Principal, Scope
-from gateway.catalog import Model
+from gateway.catalog import SANDBOX, Model
 from gateway.config_watch import ConfigWatch, RevisionCache
 from gateway.database import DATABASE_ERRORS, Reader
 from gateway.errors import (
     GatewayError,
     InternalError,
+    InvalidRequest,
     JobNotFound,
     ModelUnavailable,
     RequestInProgress,
@@ -26,13 +28,14 @@ from gateway.errors import (
 from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id
 from gateway.jobs.admission import admit
+from gateway.jobs.crew import Crew
 from gateway.jobs.job import Attempt, Job, JobStatus, UnreadableJob
 from gateway.jobs.lane import Lane
 from gateway.jobs.queue import CHANNEL
 from gateway.jobs.reading import JobFilter, JobWish, list_jobs, read_attempts, read_jobs, request_cancel
-from gateway.jobs.replay import IdempotencyScope
+from gateway.jobs.replay import IdempotencyScope, find_by_key, find_by_request
 from gateway.jobs.walk import Replayed, Submission, Verdict
-from gateway.routing import queue_for
+from gateway.routing import Routes
 
 READS_AT_ONCE: Final = 6
 """Of the pool's connections; the others are for admission, cancellation and keys."""
@@ -89,8 +92,11 @@ class Jobs:
         *,
         pool: "asyncpg.Pool[asyncpg.Record]",
         watch: ConfigWatch,
+        routes: Routes = Routes(),  # noqa: B008 - frozen
         on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
+        self.routes: Final = routes
+        self.crew: Final = Crew(pool)
         self._pool = pool
         self._reader = Reader(pool, at_once=READS_AT_ONCE)
         self._prices: RevisionCache[None, billing.PriceBook] = RevisionCache(watch, self._load_prices)
@@ -120,12 +126,29 @@ class Jobs:
         self._wake.call()
         return Submitted(_fresh_job(submission, order), replayed=False, allowance=verdict.allowance)
 
+    async def find_repeat(
+        self, principal: Principal, *, request_hash: bytes, idempotency_key: str | None, is_retry: bool
+    ) -> Job | None:
+        """The job that the same request made before: it is told of even if it could not be made today."""
+        scope = (principal.organization_id, principal.project_id, principal.test, idempotency_key or "")
+        identity = (principal.key_id, request_hash)
+
+        async def look(conn: billing.Connection) -> uuid.UUID | None:
+            if idempotency_key is not None:
+                job_id, digest = (await find_by_key(conn, {scope})).get(scope, (None, b""))
+                return job_id if digest == request_hash else None
+            found = await find_by_request(conn, {identity} if is_retry else (), now=datetime.now(UTC))
+            return found.get(identity)
+
+        job_id = await self._reader.run(look)
+        return None if job_id is None else await self.find(principal, job_id)
+
     async def quote(self, principal: Principal, model: Model, request: GenerationRequest) -> Quote:
         """What a live key's submit of this would hold now. Raises ModelNotAllowed or ModelUnavailable."""
         principal.check_scope(Scope.READ)
         principal.check_model(model.id)
         rate = await self.rate(model, principal.organization_id)
-        queue_for(model, test=principal.test)
+        self.routes.queue_for(model, test=principal.test)
         if rate is None:
             raise _not_for_sale(model)
         length_ms = _length_ms(request)
@@ -134,7 +157,7 @@ class Jobs:
         return Quote(
             price=rate.price,
             length_ms=length_ms,
-            outputs=1,
+            outputs=request.n,
             most_nano=rate.price.cost_nano(length_ms),
             expires_at=latest if rate.changes_at is None else min(latest, rate.changes_at),
             available_nano=account.available_nano,
@@ -226,11 +249,33 @@ class Jobs:
     async def _load_prices(self, _: None) -> billing.PriceBook:
         return await self._reader.run(billing.read_price_book)
 
+    async def _check_fits(self, model: Model, request: GenerationRequest) -> None:
+        """Refuse what no worker could render, as far as workers have told. Raises GatewayErrors."""
+        loaded = (await self.crew.models()).get(model.id)
+        if loaded is None:
+            return  # a worker may come
+        if loaded.state == "failed":
+            raise ModelUnavailable(
+                f"the engine could not load {model.id}; the worker's log says why",
+                param="model",
+                suggestion=SANDBOX,
+            )
+        seconds = request.frames / SAMPLE_RATE
+        if loaded.longest_seconds is not None and seconds > loaded.longest_seconds:
+            most = math.floor(loaded.longest_seconds)
+            raise InvalidRequest(
+                f"{seconds:g} s do not fit into this installation's device memory; at most {most} s do",
+                param="audio_duration" if request.source_audio is None else "source_audio",
+                suggestion=str(most),
+            )
+
     async def _submission(self, principal: Principal, order: Order) -> Submission:
         prices = await self._prices.get(None)
         now = datetime.now(UTC)
         price = prices.find(order.model.id, principal.organization_id, now)
-        queue = queue_for(order.model, test=principal.test)
+        queue = self.routes.queue_for(order.model, test=principal.test)
+        if queue in self.routes.engine_models:
+            await self._check_fits(order.model, order.request)
         if price is None:
             raise _not_for_sale(order.model)
         length_ms = _length_ms(order.request)
@@ -296,8 +341,12 @@ class Wake:
 
 
 def _length_ms(request: GenerationRequest) -> int:
-    """The most that it can deliver, and so the most that it is charged for."""
-    return billing.billed_ms(frames=request.frames, sample_rate=SAMPLE_RATE)
+    """The most that it can deliver, and so the most that it is charged for.
+
+    Of all variations together, rounded up once, as the settlement does it: rounding each of them would
+    hold up to a millisecond more for each than is charged.
+    """
+    return billing.billed_ms(frames=request.n * request.frames, sample_rate=SAMPLE_RATE)
 
 
 def _not_for_sale(model: Model) -> ModelUnavailable:

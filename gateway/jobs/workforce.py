@@ -1,8 +1,10 @@
-"""Which workers are there: for readiness and forecasts, not for leases, which stand on the jobs."""
+"""Which workers are there: for readiness, forecasts, refusals; not for leases, which stand on the jobs."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 import billing
 
@@ -12,20 +14,42 @@ ALIVE_SECONDS: Final = 10
 """Whoever was not seen for so long is not counted on: its leases have lapsed too."""
 
 
+class LoadedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a worker says of one model that it has, or tries to have, in memory."""
+
+    model: str
+    state: str
+    """`loading`, `ready` or `failed`."""
+    warm: bool = False
+    load_seconds: float | None = None
+    realtime_factor: float | None = None
+    """Seconds of audio for each second of work."""
+    longest_seconds: float | None = None
+    """The longest song that fits into the device's memory."""
+    error: str | None = None
+
+
 async def note_alive(
-    conn: billing.Connection, worker_id: uuid.UUID, queues: Sequence[str], *, capacity: int
+    conn: billing.Connection,
+    worker_id: uuid.UUID,
+    queues: Sequence[str],
+    *,
+    capacity: int,
+    models: Sequence[LoadedModel] = (),
 ) -> None:
     """This worker is there and takes up to `capacity` jobs at once; rows of workers that left are removed."""
     await conn.execute(
         """
         WITH gone AS (DELETE FROM worker WHERE seen_at < now() - make_interval(secs => $4))
-        INSERT INTO worker (id, queues, capacity) VALUES ($1, $2, $3)
-        ON CONFLICT (id) DO UPDATE SET seen_at = now()
+        INSERT INTO worker (id, queues, capacity, models) VALUES ($1, $2, $3, $5::text::jsonb)
+        ON CONFLICT (id) DO UPDATE
+           SET seen_at = now(), queues = excluded.queues, models = excluded.models
         """,
         worker_id,
         queues,
         capacity,
         GONE_SECONDS,
+        msgspec.json.encode(models).decode(),
     )
 
 
@@ -44,3 +68,21 @@ async def served_queues(conn: billing.Connection) -> frozenset[str]:
         GONE_SECONDS,
     )
     return frozenset(row["queue"] for row in rows)
+
+
+async def loaded_models(conn: billing.Connection) -> Mapping[str, LoadedModel]:
+    """Of each model the worker that can do most: ready before loading, then the longest songs."""
+    rows = await conn.fetch(
+        "SELECT models::text FROM worker WHERE seen_at > now() - make_interval(secs => $1)", GONE_SECONDS
+    )
+    best: dict[str, LoadedModel] = {}
+    for row in rows:
+        for loaded in msgspec.json.decode(row["models"], type=list[LoadedModel]):
+            known = best.get(loaded.model)
+            if known is None or _rank(loaded) > _rank(known):
+                best[loaded.model] = loaded
+    return best
+
+
+def _rank(loaded: LoadedModel) -> tuple[bool, float, bool]:
+    return loaded.state == "ready", loaded.longest_seconds or 0.0, loaded.warm

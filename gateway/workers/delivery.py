@@ -10,14 +10,18 @@ from pathlib import Path
 
 from gateway.audio import (
     CONTENT_TYPES,
+    STEM_BOUNDS,
     AudioFormat,
     EncodedFile,
     Encoder,
+    QualityBounds,
+    QualityFailed,
+    QualityReason,
     check_quality,
     resolve_encoding,
 )
 from gateway.backends.base import Recording, RenderTask
-from gateway.generation import SAMPLE_RATE
+from gateway.generation import SAMPLE_RATE, GenerationRequest, Task
 from gateway.jobs.job import JobResult, Track
 from gateway.jobs.retention import audio_folder
 from gateway.signed_urls import content_disposition
@@ -37,12 +41,16 @@ class Delivery:
         self, task: RenderTask, organization_id: uuid.UUID, recordings: tuple[Recording, ...]
     ) -> JobResult:
         """Raises QualityFailed, EncodeFailed or StoreError; nothing is charged for any of them."""
+        request = task.request
+        if len(recordings) != request.n:
+            raise QualityFailed(QualityReason.LENGTH, f"{len(recordings)} of {request.n} songs were made")
         for recording in recordings:
             await asyncio.to_thread(
                 check_quality,
                 recording.samples,
                 sample_rate=recording.sample_rate,
-                expected_frames=task.request.frames * recording.sample_rate // SAMPLE_RATE,
+                expected_frames=expected_frames(request, recording),
+                bounds=_bounds(request.task),
             )
         with tempfile.TemporaryDirectory(dir=self._scratch, ignore_cleanup_errors=True) as scratch:
             tracks = [
@@ -91,6 +99,17 @@ class Delivery:
 
     async def _put(self, key: str, file: EncodedFile, name: str) -> None:
         await self._store.put_file(key, file.path, file.content_type, disposition=content_disposition(name))
+
+
+def expected_frames(request: GenerationRequest, recording: Recording) -> int:
+    """What was ordered, at the recording's rate; where only the most is known, what came, up to that."""
+    most = request.frames * recording.sample_rate // SAMPLE_RATE
+    return min(most, recording.samples.shape[1]) if request.open_length else most
+
+
+def _bounds(task: Task) -> QualityBounds:
+    """A single track may rest for most of a song."""
+    return STEM_BOUNDS if task in {Task.EXTRACT, Task.LEGO} else QualityBounds()
 
 
 def file_name(task: RenderTask, index: int, audio_format: AudioFormat) -> str:

@@ -48,6 +48,7 @@ class Active(msgspec.Struct, kw_only=True):
         claim = self.claim
         return RenderTask(
             job_id=claim.job_id,
+            organization_id=claim.organization_id,
             attempt=claim.attempt,
             model=claim.model,
             test=claim.test,

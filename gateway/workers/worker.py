@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 import structlog
 
+import billing
 from gateway.backends.base import Backend, BackendUnavailable, RemoteTask
 from gateway.database import DATABASE_ERRORS
 from gateway.errors import Overloaded
@@ -19,6 +20,7 @@ from gateway.jobs import queue, settlement, workforce
 from gateway.jobs.lane import Lane
 from gateway.jobs.queue import Claim
 from gateway.jobs.reaper import reap_forever
+from gateway.jobs.workforce import LoadedModel
 from gateway.workers.delivery import Delivery
 from gateway.workers.performance import Active, AttemptFailed, LeaseLost, Performer
 
@@ -42,13 +44,16 @@ class Worker:
         delivery: Delivery,
         capacity: int,
         connect: Connect,
+        models: Callable[[], Sequence[LoadedModel]] = tuple,
     ) -> None:
+        """`models` tells what the backend has in memory at this moment."""
         self.id: Final = new_id()
         self._pool = pool
         self._backend = backend
         self._performer = Performer(backend=backend, delivery=delivery, note_accepted=self._note_accepted)
         self._capacity = capacity
         self._connect = connect
+        self._models = models
         self._active: dict[uuid.UUID, Active] = {}
         self._wake = asyncio.Event()
         self._resting_until = 0.0
@@ -57,7 +62,7 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then finish or hand over what is under way."""
         async with self._pool.acquire() as conn:
-            await workforce.note_alive(conn, self.id, self._backend.queues, capacity=self._capacity)
+            await self._note_alive(conn)
         log.info("worker.started", worker=self.id.hex, queues=self._backend.queues)
         stopped = asyncio.create_task(stop.wait())
         beating = asyncio.create_task(self._beat_forever())
@@ -195,7 +200,7 @@ class Worker:
         try:
             async with self._pool.acquire() as conn, conn.transaction():
                 await conn.execute("SET LOCAL synchronous_commit = off")
-                await workforce.note_alive(conn, self.id, self._backend.queues, capacity=self._capacity)
+                await self._note_alive(conn)
                 alive = await queue.beat(conn, beats) if beats else {}
         except DATABASE_ERRORS as error:
             log.warning("worker.beat_failed", error=type(error).__name__)
@@ -205,6 +210,11 @@ class Worker:
             if active is not None and active.claim.fence == beat.fence:
                 active.lost = beat.job_id not in alive
                 active.cancel_wanted = alive.get(beat.job_id, False)
+
+    async def _note_alive(self, conn: billing.Connection) -> None:
+        await workforce.note_alive(
+            conn, self.id, self._backend.queues, capacity=self._capacity, models=self._models()
+        )
 
     async def _reap_forever(self) -> None:
         await reap_forever(self._pool, on_change=self._wake.set)

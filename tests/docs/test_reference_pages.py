@@ -20,7 +20,7 @@ from tests.gateway.api.installation import running
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROW = re.compile(r"^\| `([A-Z_0-9]+)` \|", re.MULTILINE)
-GENERATORS = ("generate_errors.py", "generate_api.py", "generate_index.py")
+GENERATORS = ("generate_errors.py", "generate_api.py", "generate_memory.py", "generate_index.py")
 REFERENCE = "docs/api.md"
 ROUTE = re.compile(r"`((?:GET|HEAD|POST|PUT|PATCH|DELETE) /[^`]*)`")
 JSON_BLOCK = re.compile(r"^```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -20,12 +20,19 @@ from engine import (
     Failed,
     Finished,
     InvalidRequest,
+    Loading,
+    LoadState,
+    ModelStatus,
+    NotLoaded,
     OutOfMemory,
     Progress,
     RenderFailed,
+    Runner,
     RunnerEvent,
     Ticket,
+    TooLarge,
     UnknownModel,
+    Watermark,
 )
 
 PATIENCE_S = 10.0
@@ -259,6 +266,164 @@ def test_values_out_of_range_are_refused_by_name(
 ) -> None:
     with pytest.raises(InvalidRequest, match=next(iter(fields))):
         ask(**fields)
+
+
+class BoundedRunner(StepRunner):
+    """Has room for 200 frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models = frozenset({"bounded"})
+
+    def check(self, request: EngineRequest) -> None:
+        if request.frames > 200:
+            raise TooLarge(f"{request.frames} frames need more than there is; at most 200")
+
+    def longest_seconds(self, model: str) -> float:
+        assert model == "bounded"
+        return 200 / 48_000
+
+
+def _status(engine: Engine, model: str) -> ModelStatus:
+    return next(status for status in engine.status() if status.model == model)
+
+
+def _eventually(engine: Engine, model: str, state: LoadState) -> ModelStatus:
+    """The status once loading has come to an end."""
+    waited = threading.Event()
+    for _ in range(1000):
+        if (status := _status(engine, model)).state is state:
+            return status
+        waited.wait(PATIENCE_S / 1000)
+    raise AssertionError(f"{model} is {_status(engine, model)}")
+
+
+def test_what_a_runner_has_no_room_for_is_refused_before_it_waits() -> None:
+    with Engine([BoundedRunner()]) as engine:
+        with pytest.raises(TooLarge, match="at most 200"):
+            engine.submit(_ask("a", model="bounded", frames=201))
+        assert engine.waiting == 0
+        assert engine.submit(_ask("a", model="bounded", frames=200)).future.result(PATIENCE_S)
+        assert _status(engine, "bounded").longest_seconds == pytest.approx(200 / 48_000)
+
+
+def test_a_model_that_is_being_loaded_holds_nobody_up(runner: StepRunner) -> None:
+    gate = threading.Event()
+
+    def load() -> Callable[[], Runner]:
+        assert gate.wait(PATIENCE_S)
+        return BoundedRunner
+
+    warm_up = _ask("warm-up", model="bounded")
+    with Engine([runner], loading=[Loading(model="bounded", load=load, warm_up=warm_up)]) as engine:
+        assert engine.submit(_ask("a")).future.result(PATIENCE_S)
+        with pytest.raises(NotLoaded, match="is being loaded"):
+            engine.submit(_ask("b", model="bounded"))
+        assert "bounded" not in engine.models
+        assert _status(engine, "bounded") == ModelStatus(model="bounded", state=LoadState.LOADING, warm=False)
+        gate.set()
+        status = _eventually(engine, "bounded", LoadState.READY)
+        assert status.warm
+        assert status.load_seconds is not None
+        assert engine.submit(_ask("b", model="bounded")).future.result(PATIENCE_S)
+
+
+@pytest.mark.parametrize("prompt", ["crash", "says no"])
+def test_a_model_that_fails_its_first_song_is_not_served(runner: StepRunner, prompt: str) -> None:
+    warm_up = _ask("warm-up", prompt, model="bounded")
+    loading = Loading(model="bounded", load=lambda: BoundedRunner, warm_up=warm_up)
+    with Engine([runner], loading=[loading]) as engine:
+        status = _eventually(engine, "bounded", LoadState.FAILED)
+        assert status.error in {"a bug", "too long for this card"}
+        assert engine.submit(_ask("a")).future.result(PATIENCE_S)
+
+
+def test_a_model_that_cannot_be_loaded_says_why_and_stops_no_other(runner: StepRunner) -> None:
+    def broken() -> Callable[[], Runner]:
+        raise ValueError("no weights in that folder")
+
+    loading = [Loading(model="broken", load=broken), Loading(model="bounded", load=lambda: BoundedRunner)]
+    with Engine([runner], loading=loading) as engine:
+        assert _eventually(engine, "broken", LoadState.FAILED).error == "no weights in that folder"
+        with pytest.raises(NotLoaded, match="no weights in that folder"):
+            engine.submit(_ask("a", model="broken"))
+        assert not _eventually(engine, "bounded", LoadState.READY).warm
+        assert engine.models == {"steps", "other", "bounded"}
+
+
+def test_closing_does_not_wait_for_a_model_that_is_being_loaded(runner: StepRunner) -> None:
+    gate = threading.Event()
+    built: list[int] = []
+
+    def load() -> Callable[[], Runner]:
+        gate.wait(PATIENCE_S)
+        return lambda: built.append(1) or runner  # type: ignore[func-returns-value]
+
+    engine = Engine([runner], loading=[Loading(model="late", load=load)])
+    assert engine.close(timeout_s=PATIENCE_S)
+    gate.set()
+    assert not built
+
+
+def test_the_status_tells_speed_warmth_and_who_waits(engine: Engine, runner: StepRunner) -> None:
+    assert not _status(engine, "steps").warm
+    assert _status(engine, "steps").realtime_factor is None
+    engine.submit(_ask("a")).future.result(PATIENCE_S)
+    runner.started.clear()
+    runner.gate.clear()
+    engine.submit(_ask("b"))
+    assert runner.started.wait(PATIENCE_S)
+    status = _status(engine, "steps")
+    assert status.warm
+    assert (status.realtime_factor or 0) > 0
+    engine.submit(_ask("c"))
+    engine.submit(_ask("d", model="other"))
+    assert [(status.model, status.waiting) for status in engine.status()] == [("other", 1), ("steps", 1)]
+    runner.gate.set()
+
+
+def test_a_leaking_worker_is_worn_out_and_still_renders(runner: StepRunner) -> None:
+    kept: list[bytes] = []
+    runner.on_step = lambda _: kept.append(bytes(1000))
+    watermark = Watermark(lambda: sum(map(len, kept)), allowance_bytes=10_000, patience=3)
+    with Engine([runner], watermarks=[watermark]) as engine:
+        worn = []
+        for index in range(8):
+            engine.submit(_ask(str(index))).future.result(PATIENCE_S)
+            worn.append(engine.worn_out)
+    # 4 kB a batch: the fourth is 12 kB above the first, and the sixth the third one in a row.
+    assert not any(worn[:5])
+    assert worn[-1]
+
+
+@pytest.mark.parametrize(
+    ("readings", "worn"),
+    [
+        ([10, 10, 10, 10, 10], False),
+        ([10, 99, 99, 10, 99, 99, 10], False),
+        ([10, 99, 99, 99], True),
+        ([99, 99, 99, 99], False),
+    ],
+)
+def test_only_memory_that_stays_counts_as_worn(readings: list[int], *, worn: bool) -> None:
+    ahead = iter(readings)
+    watermark = Watermark(lambda: next(ahead), allowance_bytes=50, patience=3)
+    for _ in readings:
+        watermark.look()
+    assert watermark.worn_out is worn
+
+
+def test_a_newly_loaded_model_is_no_leak() -> None:
+    held = [100]
+    watermark = Watermark(lambda: held[0], allowance_bytes=50, patience=1)
+    watermark.look()
+    held[0] = 1000
+    watermark.rebase()
+    watermark.look()
+    assert not watermark.worn_out
+    held[0] = 1051
+    watermark.look()
+    assert watermark.worn_out
 
 
 def test_the_front_door_does_not_import_torch() -> None:

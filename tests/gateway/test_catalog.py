@@ -59,6 +59,35 @@ def test_the_shipped_file_is_the_table_of_the_contract(shipped: Catalog) -> None
     assert found == expected
 
 
+def test_a_model_offers_all_that_its_weights_can_do(shipped: Catalog) -> None:
+    for model in shipped.models.values():
+        assert {task.value for task in model.tasks} == {task.value for task in model.variant.tasks}
+    tasks = {model.id: len(model.tasks) for model in shipped.models.values()}
+    assert tasks == {
+        "sandbox": 6,
+        "ace-step-1.5-xl": 3,
+        "ace-step-1.5-xl-base": 6,
+        "ace-step-1.5-xl-sft": 3,
+        "ace-step-1.5": 3,
+        "ace-step-1.5-base": 6,
+        "ace-step": 1,
+    }
+
+
+def test_ranges_are_those_of_the_weights_or_within_them(shipped: Catalog) -> None:
+    for model in shipped.models.values():
+        if model.engine is None or not model.variant.renders:
+            continue
+        for found, able in (
+            (model.steps, model.variant.steps),
+            (model.guidance_scale, model.variant.guidance_scale),
+        ):
+            if found is not None:
+                assert able[0] <= found[0]
+                assert found[1] <= able[1]
+                assert found[2] == able[2]
+
+
 def test_defaults_lie_within_their_ranges(shipped: Catalog) -> None:
     for model in shipped.models.values():
         for low, high, default in filter(None, (model.duration_seconds, model.steps, model.guidance_scale)):
@@ -106,6 +135,12 @@ def test_an_operators_file_is_read(tmp_path: Path) -> None:
         (('name = "A"', ""), "name"),
         (("[[model]]", "[[model"), "catalog.toml"),
         (('name = "A"', 'name = "A"\nwas_usd_per_second = "0.0001"'), "was_usd_per_second"),
+        (('["text2music"]', "[]"), "tasks: say at least one"),
+        (('name = "A"', 'name = "A"\nengine = "trubo"'), "there is no engine 'trubo'; 'turbo'?"),
+        (
+            ('tasks = ["text2music"]', 'tasks = ["cover", "lego"]\nengine = "xl-sft"'),
+            "a: tasks: the engine 'xl-sft' has no lego",
+        ),
     ],
 )
 def test_a_wrong_file_says_where(tmp_path: Path, change: tuple[str, str], told: str) -> None:

@@ -19,7 +19,7 @@ from gateway.settings import read_settings
 from gateway.tables import metadata
 from tests.databases import fresh_database
 
-HEAD = "0005"
+HEAD = "0007"
 
 
 @pytest.fixture

@@ -34,6 +34,23 @@ def test_an_empty_environment_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert settings.engine_device == "auto"
 
 
+def test_models_of_the_engine_are_named_with_their_sources(tmp_path: Path) -> None:
+    both = read(tmp_path, ANTIPHON_ENGINE_MODELS=" ace-step-1.5=/models/a , ace-step-1.5-xl=org/repo-xl,")
+    assert both.engine_models == (("ace-step-1.5", "/models/a"), ("ace-step-1.5-xl", "org/repo-xl"))
+    guide = read(tmp_path, ACESTEP_CONFIG_PATH="/models/b", ACESTEP_LM_MODEL_PATH="/models/lm")
+    assert guide.engine_models == (("ace-step-1.5", "/models/b"),)
+    assert guide.engine_planner == "/models/lm"
+    nothing = read(tmp_path)
+    assert (nothing.engine_models, nothing.engine_planner, nothing.allow_private_hosts) == ((), None, False)
+    assert read(tmp_path, ANTIPHON_ALLOW_PRIVATE_HOSTS="true").allow_private_hosts
+
+
+@pytest.mark.parametrize("value", ["ace-step-1.5", "=x", "ace-step-1.5=", "a=1,a=2"])
+def test_models_without_name_or_source_are_a_problem(tmp_path: Path, value: str) -> None:
+    (problem,) = problems(tmp_path, ANTIPHON_ENGINE_MODELS=value)
+    assert problem.startswith("ANTIPHON_ENGINE_MODELS")
+
+
 def test_empty_variables_are_unset_ones(tmp_path: Path) -> None:
     names = "DATABASE_URL BIND PUBLIC_URL STORAGE_URL CATALOG SECRET_KEY METRICS_TOKEN ENGINE_DEVICE".split()
     assert read(tmp_path, **{f"ANTIPHON_{name}": "" for name in names}) == read(tmp_path)

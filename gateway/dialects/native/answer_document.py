@@ -12,6 +12,7 @@ import billing
 from gateway.audio import CONTENT_TYPES, AudioFormat
 from gateway.auth.principal import Scope
 from gateway.dialects.native.documents import LINE, MONTH
+from gateway.dialects.native.file_documents import FILE_FACTS
 from gateway.dialects.native.payment_facts import PAYMENT_FACTS
 from gateway.errors import raised_errors
 from gateway.generation import MAX_SEED, Task
@@ -44,6 +45,7 @@ def _only(value: str) -> Facts:
 
 FACTS: Final[dict[str, dict[str, Facts]]] = {
     **PAYMENT_FACTS,
+    **FILE_FACTS,
     "JobView": {
         "job_id": _ID,
         "id": _ID,
@@ -169,7 +171,10 @@ FACTS: Final[dict[str, dict[str, Facts]]] = {
     },
     "ModelList": {"object": _only("list")},
     "ModelView": {"object": _only("model")},
-    "Parameter": {"type": {"enum": ["string", "number", "integer", "boolean"]}},
+    "Parameter": {
+        "type": {"enum": ["string", "number", "integer", "boolean", "array"]},
+        "tasks": {"items": Schema(type=OpenAPIType.STRING, enum=list(Task))},
+    },
     "Pricing": {
         "usd_per_second": _USD,
         "list_usd_per_second": _USD,

@@ -33,6 +33,22 @@ class GenerationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     vocal_language: str | None = None
     instrumental: bool | None = None
     task: str | None = None
+    source_audio: str | None = None
+    reference_audio: str | None = None
+    repainting_start: float | None = None
+    repainting_end: float | None = None
+    cover_strength: float | None = None
+    cover_noise_strength: float | None = None
+    track_name: str | None = None
+    track_classes: tuple[str, ...] | None = None
+    cfg_interval_start: float | None = None
+    cfg_interval_end: float | None = None
+    guidance_type: str | None = None
+    infer_method: str | None = None
+    timesteps: tuple[float, ...] | None = None
+    thinking: bool | None = None
+    n: int | None = None
+    strict: bool | None = None
     metadata: dict[str, str] | None = None
     max_cost_usd: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """Text or number, as it was written: a float between us and the client would change it."""

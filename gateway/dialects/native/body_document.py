@@ -11,6 +11,7 @@ from litestar.openapi.spec import OpenAPIType, Reference, Schema
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
+from engine import TRACK_NAMES
 from gateway.audio import AudioFormat
 from gateway.dialects.native.answer_document import Facts, derived_schema, described
 from gateway.dialects.native.body import ALIASES, AudioSettingsBody, GenerationBody
@@ -21,12 +22,27 @@ from gateway.dialects.native.validation import (
     MAX_METADATA_KEY_CHARACTERS,
     MAX_METADATA_PAIRS,
     MAX_METADATA_VALUE_CHARACTERS,
-    MAX_PROMPT_CHARACTERS,
-    MAX_USD_CHARACTERS,
     RANDOM_SEED,
-    SHIFT_RANGE,
 )
-from gateway.generation import LANGUAGES, MAX_SEED, TIME_SIGNATURES, ResponseFormat, Task
+from gateway.dialects.native.validation_audio import MAX_REFERENCE_CHARACTERS
+from gateway.dialects.native.validation_knobs import (
+    END_RANGE,
+    MAX_PROMPT_CHARACTERS,
+    MAX_TIMESTEPS,
+    SHIFT_RANGE,
+    START_RANGE,
+)
+from gateway.dialects.native.validation_money import MAX_USD_CHARACTERS
+from gateway.generation import (
+    LANGUAGES,
+    MAX_SEED,
+    MAX_VARIATIONS,
+    TIME_SIGNATURES,
+    GuidanceType,
+    InferMethod,
+    ResponseFormat,
+    Task,
+)
 
 _VISIBLE: Final = r"[^\s\x1c-\x1f\x85]"
 """A character that is no whitespace to Python either."""
@@ -64,7 +80,10 @@ _GENERATION: Final[dict[str, tuple[str, Facts]]] = {
         "Words to sing, with section tags such as [verse] and [chorus]; empty means instrumental.",
         {"max_length": MAX_LYRICS_CHARACTERS, "examples": ["[verse]\nMorning light on the water"]},
     ),
-    "audio_duration": (f"Seconds of music; {_OF_THE_MODEL}.", {"exclusive_minimum": 0, "examples": [30]}),
+    "audio_duration": (
+        f"Seconds of music; {_OF_THE_MODEL}. With a source, its length counts.",
+        {"exclusive_minimum": 0, "examples": [30]},
+    ),
     "num_inference_steps": (f"Diffusion steps; {_OF_THE_MODEL}.", {"minimum": 0}),
     "guidance_scale": (f"How closely the prompt is followed; {_OF_THE_MODEL}.", {"minimum": 0}),
     "shift": ("Shift of the noise schedule; left out, the model's own.", _range(*SHIFT_RANGE)),
@@ -91,7 +110,79 @@ _GENERATION: Final[dict[str, tuple[str, Facts]]] = {
         _choice(sorted(LANGUAGES)),
     ),
     "instrumental": ("No voice, whatever the lyrics say.", {}),
-    "task": ("What is done with sound.", _choice(Task, default="text2music")),
+    "task": (
+        "What is done with sound; which tasks a model has, see GET /v1/models.",
+        _choice(Task, default="text2music"),
+    ),
+    "source_audio": (
+        "What every task but text2music works on: the id of an uploaded file, or a URL.",
+        {"max_length": MAX_REFERENCE_CHARACTERS, "pattern": _VISIBLE},
+    ),
+    "reference_audio": (
+        "Sound whose timbre is wanted, for any task: the id of an uploaded file, or a URL.",
+        {"max_length": MAX_REFERENCE_CHARACTERS, "pattern": _VISIBLE},
+    ),
+    "repainting_start": (
+        (
+            "For repaint: second of the source from which it is made anew; below 0 the song grows before it. "
+            "Left out, 0."
+        ),
+        _range(*START_RANGE),
+    ),
+    "repainting_end": (
+        (
+            "For repaint: second up to which it is made anew; beyond the source the song grows after it. "
+            "Left out, the source's end."
+        ),
+        _range(*END_RANGE),
+    ),
+    "cover_strength": ("For cover: share of the steps that follow the source; left out, all.", _range(0, 1)),
+    "cover_noise_strength": (
+        "For cover: how much of the source is in the noise that it starts from; left out, nothing.",
+        _range(0, 1),
+    ),
+    "track_name": ("For extract and lego: the track. Required there.", _choice(TRACK_NAMES)),
+    "track_classes": (
+        "For complete: the tracks that are missing.",
+        {"max_items": len(TRACK_NAMES), "items": Schema(type=OpenAPIType.STRING, enum=[*TRACK_NAMES])},
+    ),
+    "cfg_interval_start": (
+        "Guidance holds from this time on; 0 is the finished music, 1 the noise. Left out, 0.",
+        _range(0, 1),
+    ),
+    "cfg_interval_end": ("Guidance holds up to this time; left out, 1.", _range(0, 1)),
+    "guidance_type": (
+        "How guided and unguided become one: adaptive projected, plain, or by angle.",
+        _choice(GuidanceType),
+    ),
+    "infer_method": (
+        "How a step is taken: straight on (`ode`), or with fresh noise drawn from the seed (`sde`).",
+        _choice(InferMethod, default="ode"),
+    ),
+    "timesteps": (
+        "Instead of steps and shift: falling numbers, the first at most 1, the last above 0.",
+        {
+            "min_items": 1,
+            "max_items": MAX_TIMESTEPS,
+            "items": Schema(type=OpenAPIType.NUMBER, exclusive_minimum=0, maximum=1),
+            "examples": [[1.0, 0.9, 0.75, 0.5]],
+        },
+    ),
+    "thinking": (
+        (
+            "Let a language model plan the song first: metadata, words and structure. With `audio_duration` "
+            "left out it also decides how long the song is; the model's longest is then reserved."
+        ),
+        {"default": False},
+    ),
+    "n": (
+        "Variations, each a result of its own with the next seed; each is billed.",
+        {**_range(1, MAX_VARIATIONS), "default": 1},
+    ),
+    "strict": (
+        "Refuse what has no effect on this model (`unsupported_parameter`) instead of warning of it.",
+        {"default": False},
+    ),
     "metadata": (
         "Short texts of your own, returned with the job.",
         {
@@ -131,6 +222,15 @@ _EXAMPLES: Final = [
         "audio_duration": 60,
         "key_scale": "G major",
         "seed": 7,
+    },
+    {
+        "model": "ace-step-1.5-base",
+        "prompt": "string quartet, slow waltz, melancholic",
+        "negative_prompt": "drums",
+        "time_signature": 3,
+        "guidance_type": "adg",
+        "n": 2,
+        "strict": True,
     },
 ]
 

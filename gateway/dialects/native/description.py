@@ -18,6 +18,7 @@ Node = dict[str, Any]
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _PATHS: Final[dict[str, Node]] = {
     "job_id": {"description": "`id` of a job.", "schema": {"type": "string", "pattern": ID}},
+    "file_id": {"description": "`id` of a file.", "schema": {"type": "string", "pattern": ID}},
     "topup_id": {"description": "`id` of a top-up.", "schema": {"type": "string", "pattern": ID}},
     "month": {
         "description": "A month by UTC, such as `2026-11`.",

@@ -36,9 +36,14 @@ ERRORS: Final[Specs] = {
 }
 """Of every operation: what the server says before it knows which one is meant, and the key's."""
 FINDING_ERRORS: Final[Specs] = ERRORS | {404: _spec("Nothing there that this key may see.")}
+FILE_ERRORS: Final[Specs] = ERRORS | {
+    413: _spec("The file is too large or too long, or there are too many."),
+    415: _spec("The body is no form, or the file is no audio of a kind that is taken."),
+    429: _spec("Too many uploads at once; see Retry-After."),
+}
 CANCEL_ERRORS: Final[Specs] = FINDING_ERRORS | {409: _spec("The job has ended already.")}
 QUOTE_ERRORS: Final[Specs] = ERRORS | {
-    404: _spec("There is no such model."),
+    404: _spec("There is no such model, or no such file."),
     413: _spec("The body is too large."),
     415: _spec("The body is not JSON."),
 }
@@ -49,7 +54,7 @@ SUBMIT_ANSWERS: Final[Specs] = ERRORS | {
         generate_examples=False,
     ),
     402: _spec("Credit or budget does not cover the most that the job can cost; nothing was reserved."),
-    404: _spec("There is no such model."),
+    404: _spec("There is no such model, or no such file."),
     409: _spec(
         "The job can cost more than `max_cost_usd`; or the first request with this Idempotency-Key has not "
         "been decided yet."

@@ -15,6 +15,7 @@ from gateway.catalog import Catalog
 from gateway.dialects.json_body import decode_body
 from gateway.dialects.native.render import JobRenderer
 from gateway.errors import InvalidRequest, JobNotFound, PayloadTooLarge, UnsupportedMediaType
+from gateway.files.service import Files
 from gateway.ids import parse_id
 from gateway.jobs.reports import Reports
 from gateway.jobs.service import Jobs
@@ -38,6 +39,7 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     renderer: JobRenderer
     job_watch: JobWatch
+    files: Files
     signer: UrlSigner
     settings: Settings
     payments: Till | None

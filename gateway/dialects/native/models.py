@@ -5,11 +5,22 @@ from typing import Final
 import msgspec
 
 import billing
+from engine import TRACK_NAMES
 from gateway.catalog import Model
 from gateway.dialects.native.render import iso
-from gateway.dialects.native.validation import BPM_RANGE, SHIFT_RANGE
-from gateway.generation import LANGUAGES, MAX_SEED, TIME_SIGNATURES
-from gateway.routing import can_serve
+from gateway.dialects.native.validation import BPM_RANGE
+from gateway.dialects.native.validation_knobs import END_RANGE, SHIFT_RANGE, START_RANGE, idle_knobs
+from gateway.generation import (
+    LANGUAGES,
+    MAX_SEED,
+    MAX_VARIATIONS,
+    TIME_SIGNATURES,
+    GuidanceType,
+    InferMethod,
+    Task,
+)
+from gateway.jobs.workforce import LoadedModel
+from gateway.routing import Routes
 
 _CREATED: Final = 1_770_000_000
 """OpenAI's clients need a number here; nobody reads it."""
@@ -21,8 +32,29 @@ class Parameter(msgspec.Struct, kw_only=True, omit_defaults=True):
     type: str
     minimum: float | None = None
     maximum: float | None = None
-    default: float | str | None = None
+    default: float | str | bool | None = None
     values: list[str | int] | None = None
+    tasks: list[str] | None = None
+    """Null: all that the model has."""
+    has_effect: bool = True
+
+
+_EDITING: Final[dict[str, tuple[list[Task], Parameter]]] = {
+    "source_audio": ([task for task in Task if task is not Task.TEXT2MUSIC], Parameter(type="string")),
+    "repainting_start": (
+        [Task.REPAINT],
+        Parameter(type="number", minimum=START_RANGE[0], maximum=START_RANGE[1], default=0),
+    ),
+    "repainting_end": (
+        [Task.REPAINT],
+        Parameter(type="number", minimum=END_RANGE[0], maximum=END_RANGE[1]),
+    ),
+    "cover_strength": ([Task.COVER], Parameter(type="number", minimum=0, maximum=1, default=1)),
+    "cover_noise_strength": ([Task.COVER], Parameter(type="number", minimum=0, maximum=1, default=0)),
+    "track_name": ([Task.EXTRACT, Task.LEGO], Parameter(type="string", values=[*TRACK_NAMES])),
+    "track_classes": ([Task.COMPLETE], Parameter(type="array", values=[*TRACK_NAMES])),
+}
+"""Which tasks each of them belongs to."""
 
 
 class Pricing(msgspec.Struct, kw_only=True):
@@ -36,6 +68,21 @@ class Pricing(msgspec.Struct, kw_only=True):
     changes_at: str | None
     next_usd_per_second: str | None
     billing_unit: str = "second"
+
+
+class RouteView(msgspec.Struct, kw_only=True):
+    """One way to this model that is configured here, and how it fares."""
+
+    backend: str
+    state: str
+    """`ready`, `loading`, `failed`, or `absent` while no worker has told of the model."""
+    warm: bool
+    """Whether it has rendered already, so that the next song waits for nothing."""
+    load_seconds: float | None
+    realtime_factor: float | None
+    """Seconds of audio for each second of work, lately."""
+    longest_seconds: float | None
+    """What fits into the device's memory."""
 
 
 class ModelView(msgspec.Struct, kw_only=True):
@@ -53,6 +100,7 @@ class ModelView(msgspec.Struct, kw_only=True):
     pricing: Pricing | None
     available: bool
     """Whether live keys can use it on this installation; test keys always can."""
+    routes: list[RouteView]
 
 
 class ModelList(msgspec.Struct, kw_only=True):
@@ -62,17 +110,33 @@ class ModelList(msgspec.Struct, kw_only=True):
     data: list[ModelView]
 
 
-def model_view(model: Model, rate: billing.Rate | None) -> ModelView:
-    """What the catalog and the price book say of a model."""
+def model_view(
+    model: Model, rate: billing.Rate | None, routes: Routes, loaded: LoadedModel | None
+) -> ModelView:
+    """What the catalog, the price book and the workers say of a model."""
     return ModelView(
         id=model.id,
         name=model.name,
         description=model.description,
         aliases=list(model.aliases),
         tasks=[task.value for task in model.tasks],
-        parameters=_parameters(model),
+        parameters=_parameters(model, routes),
         pricing=None if rate is None else _pricing(rate),
-        available=rate is not None and can_serve(model),
+        available=rate is not None and routes.can_serve(model),
+        routes=[_route(loaded)] if model.id in routes.engine_models else [],
+    )
+
+
+def _route(loaded: LoadedModel | None) -> RouteView:
+    """Why a model could not be loaded is the operator's business, and stands in the log."""
+    known = LoadedModel(model="", state="absent") if loaded is None else loaded
+    return RouteView(
+        backend="engine",
+        state=known.state,
+        warm=known.warm,
+        load_seconds=known.load_seconds,
+        realtime_factor=known.realtime_factor,
+        longest_seconds=known.longest_seconds,
     )
 
 
@@ -93,22 +157,61 @@ def _usd_or_none(nano: int | None) -> str | None:
     return None if nano is None else billing.format_usd(nano)
 
 
-def _parameters(model: Model) -> dict[str, Parameter]:
+def _parameters(model: Model, routes: Routes) -> dict[str, Parameter]:
+    """What the request may say to this model; a knob that is missing here has no effect on it."""
     return {
         "prompt": Parameter(type="string"),
         "lyrics": Parameter(type="string"),
         "audio_duration": _ranged("number", model.duration_seconds),
-        **({"num_inference_steps": _ranged("integer", model.steps)} if model.steps else {}),
-        **({"guidance_scale": _ranged("number", model.guidance_scale)} if model.guidance_scale else {}),
-        "shift": Parameter(type="number", minimum=SHIFT_RANGE[0], maximum=SHIFT_RANGE[1]),
+        "n": Parameter(type="integer", minimum=1, maximum=MAX_VARIATIONS, default=1),
+        **_knobs(model),
         "seed": Parameter(type="integer", minimum=-1, maximum=MAX_SEED),
         "bpm": Parameter(type="integer", minimum=BPM_RANGE[0], maximum=BPM_RANGE[1]),
         "key_scale": Parameter(type="string"),
         "time_signature": Parameter(type="integer", values=list(TIME_SIGNATURES)),
         "vocal_language": Parameter(type="string", values=[*sorted(LANGUAGES)]),
+        **_editing(model),
+        **({"thinking": Parameter(type="boolean", default=False)} if routes.can_plan(model) else {}),
         "format": Parameter(type="string", values=["flac", "wav", "mp3", "ogg"], default="flac"),
         "response_format": Parameter(type="string", values=["url", "b64_json"], default="url"),
+        "strict": Parameter(type="boolean", default=False),
     }
+
+
+def _knobs(model: Model) -> dict[str, Parameter]:
+    variant = model.variant
+    knobs = {
+        "num_inference_steps": _ranged("integer", model.steps or variant.steps),
+        "guidance_scale": _ranged("number", model.guidance_scale or variant.guidance_scale),
+        "shift": Parameter(
+            type="number", minimum=SHIFT_RANGE[0], maximum=SHIFT_RANGE[1], default=variant.shift
+        ),
+        "timesteps": Parameter(type="array"),
+        "infer_method": Parameter(type="string", values=[*InferMethod], default=InferMethod.ODE),
+        "guidance_type": Parameter(type="string", values=[*GuidanceType], default=GuidanceType.APG),
+        "cfg_interval_start": Parameter(type="number", minimum=0, maximum=1, default=0),
+        "cfg_interval_end": Parameter(type="number", minimum=0, maximum=1, default=1),
+        "negative_prompt": Parameter(type="string"),
+    }
+    idle = idle_knobs(model)
+    for name in idle & {"num_inference_steps", "guidance_scale"}:
+        # The catalog may give a range to what has no effect, for clients that always send it.
+        if (model.steps if name == "num_inference_steps" else model.guidance_scale) is not None:
+            knobs[name].has_effect = False
+            idle -= {name}
+    return {name: knob for name, knob in knobs.items() if name not in idle}
+
+
+def _editing(model: Model) -> dict[str, Parameter]:
+    """Each for some tasks only, as far as the model has these."""
+    offered = {task.value for task in model.tasks}
+    found = {}
+    for name, (tasks, parameter) in _EDITING.items():
+        if able := [task for task in tasks if task in offered]:
+            found[name] = msgspec.structs.replace(parameter, tasks=able)
+    if model.engine is not None:
+        found["reference_audio"] = Parameter(type="string")
+    return found
 
 
 def _ranged(type_: str, bounds: tuple[float, float, float]) -> Parameter:

@@ -7,10 +7,10 @@ from litestar.status_codes import HTTP_200_OK
 
 import billing
 from gateway.dialects.native.body import GenerationBody
+from gateway.dialects.native.checking import check_asked
 from gateway.dialects.native.documents import QUOTE_ERRORS
 from gateway.dialects.native.guarding import GatewayRequest
 from gateway.dialects.native.render import iso
-from gateway.dialects.native.validation import check_body, check_metadata
 
 
 class QuoteView(msgspec.Struct, kw_only=True):
@@ -39,11 +39,9 @@ async def create_quote(request: GatewayRequest, data: JSONBody[GenerationBody]) 
     and money. Nothing is written, held or counted. Send `max_cost_usd` of the quote with the generation,
     and it is not accepted for more.
     """
-    desk = request.desk
-    model = desk.catalog.find(data.model)
-    checked = check_body(data, model)
-    check_metadata(data.metadata)
-    quote = await desk.jobs.quote(request.auth, model, checked.request)
+    found = await check_asked(request, data)
+    model, checked = found.model, found.checked
+    quote = await request.desk.jobs.quote(request.auth, model, checked.request)
     return QuoteView(
         model=model.id,
         task=checked.request.task.value,

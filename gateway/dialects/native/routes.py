@@ -12,9 +12,11 @@ from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 
 from gateway.auth.principal import Scope
+from gateway.catalog import Model
 from gateway.dialects.native.answers import Answer, rate_limit_headers
 from gateway.dialects.native.balance import read_account_usage, read_balance
 from gateway.dialects.native.body import GenerationBody
+from gateway.dialects.native.checking import check_asked
 from gateway.dialects.native.documents import (
     CANCEL_ERRORS,
     ERRORS,
@@ -32,13 +34,12 @@ from gateway.dialects.native.queries import read_cursor, read_limit, read_model_
 from gateway.dialects.native.quotes import create_quote
 from gateway.dialects.native.render import JobView
 from gateway.dialects.native.statements import list_statements, read_statement
-from gateway.dialects.native.submit_headers import SubmitOperation, read_submit_headers
+from gateway.dialects.native.submit_headers import SubmitHeaders, SubmitOperation, read_submit_headers
 from gateway.dialects.native.usage import read_usage_report
-from gateway.dialects.native.validation import check_body, check_metadata
-from gateway.errors import GatewayError, InvalidRequest
+from gateway.errors import FileGone, GatewayError, InvalidRequest
 from gateway.jobs.job import FINAL, Job, JobStatus
 from gateway.jobs.reading import MAX_PAGE, JobFilter
-from gateway.jobs.service import Order
+from gateway.jobs.service import Order, Submitted
 from gateway.storage import StoreError
 
 LOOK_SECONDS: Final = 3.0
@@ -92,24 +93,7 @@ async def create_generation(request: GatewayRequest, data: JSONBody[GenerationBo
     sending twice, and `max_cost_usd` to be safe against a price that has changed since you saw it.
     """
     asked = read_submit_headers(request)
-    desk = request.desk
-    model = desk.catalog.find(data.model)
-    checked = check_body(data, model)
-    check_metadata(data.metadata)
-    submitted = await desk.jobs.submit(
-        request.auth,
-        Order(
-            model=model,
-            request=checked.request,
-            request_hash=hashlib.sha256(b"/v1/audio/generations\n" + await request.body()).digest(),
-            warnings=checked.warnings,
-            metadata=data.metadata,
-            idempotency_key=asked.idempotency_key,
-            is_retry=asked.is_retry,
-            cancel_after=asked.cancel_after,
-            max_cost_nano=checked.max_cost_nano,
-        ),
-    )
+    submitted = await _submit(request, data, asked)
     job, status = submitted.job, HTTP_202_ACCEPTED
     headers = rate_limit_headers(submitted.allowance)
     headers.append((b"location", b"/v1/jobs/" + job.id.hex.encode()))
@@ -201,20 +185,19 @@ async def delete_job(request: GatewayRequest, job_id: FromPath[str]) -> JobView:
 @get("/models", summary="List models and prices", responses=ERRORS)
 async def list_models(request: GatewayRequest) -> ModelList:
     """All models with their ranges and the prices that are charged now."""
-    organization = request.auth.organization_id
-    return ModelList(
-        data=[
-            model_view(m, await request.desk.jobs.rate(m, organization))
-            for m in request.desk.catalog.models.values()
-        ]
-    )
+    return ModelList(data=[await _model_view(request, m) for m in request.desk.catalog.models.values()])
 
 
 @get("/models/{model_id:str}", summary="Read a model", responses=FINDING_ERRORS)
 async def read_model(request: GatewayRequest, model_id: FromPath[str]) -> ModelView:
     """One model, by id or alias."""
-    model = request.desk.catalog.find(model_id)
-    return model_view(model, await request.desk.jobs.rate(model, request.auth.organization_id))
+    return await _model_view(request, request.desk.catalog.find(model_id))
+
+
+async def _model_view(request: GatewayRequest, model: Model) -> ModelView:
+    jobs = request.desk.jobs
+    rate = await jobs.rate(model, request.auth.organization_id)
+    return model_view(model, rate, jobs.routes, (await jobs.crew.models()).get(model.id))
 
 
 @get("/key", summary="Read what this key may do", responses=ERRORS)
@@ -259,6 +242,36 @@ router: Final = Router(
     request_class=GatewayRequest,
     security=[{"bearer": []}, {"x-api-key": []}],
 )
+
+
+async def _submit(request: GatewayRequest, data: GenerationBody, asked: SubmitHeaders) -> Submitted:
+    jobs = request.desk.jobs
+    digest = hashlib.sha256(b"/v1/audio/generations\n" + await request.body()).digest()
+    try:
+        found = await check_asked(request, data)
+    except FileGone:
+        # Of a request that was accepted before: its job has what it needs, and repeats are told of it.
+        earlier = await jobs.find_repeat(
+            request.auth,
+            request_hash=digest,
+            idempotency_key=asked.idempotency_key,
+            is_retry=asked.is_retry,
+        )
+        if earlier is None:
+            raise
+        return Submitted(earlier, replayed=True, allowance=None)
+    order = Order(
+        model=found.model,
+        request=found.checked.request,
+        request_hash=digest,
+        warnings=found.checked.warnings,
+        metadata=data.metadata,
+        idempotency_key=asked.idempotency_key,
+        is_retry=asked.is_retry,
+        cancel_after=asked.cancel_after,
+        max_cost_nano=found.checked.max_cost_nano,
+    )
+    return await jobs.submit(request.auth, order)
 
 
 async def _wait(request: GatewayRequest, job: Job, seconds: int) -> Job:

@@ -1,23 +1,22 @@
 """From a decoded body to a GenerationRequest: the model's ranges and defaults, every error by name."""
 
-import difflib
 import random
-import re
-from collections.abc import Iterable
-from enum import StrEnum
-from fractions import Fraction
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
-import billing
 from gateway.audio import AudioFormat, AudioSettings, UnsupportedEncoding, resolve_encoding
 from gateway.catalog import Model
 from gateway.dialects.native.body import ALIASES, GenerationBody
+from gateway.dialects.native.validation_audio import Context, Wanted, check_audio
+from gateway.dialects.native.validation_knobs import MAX_PROMPT_CHARACTERS, check_knobs, check_task
+from gateway.dialects.native.validation_money import read_max_cost
+from gateway.dialects.native.validation_values import Notes, checked_text, choice, within
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation import (
     LANGUAGES,
     MAX_SEED,
+    MAX_VARIATIONS,
     SAMPLE_RATE,
     TIME_SIGNATURES,
     GenerationRequest,
@@ -26,24 +25,15 @@ from gateway.generation import (
     normalize_key_scale,
 )
 
-MAX_PROMPT_CHARACTERS: Final = 4_000
 MAX_LYRICS_CHARACTERS: Final = 10_000
+MAX_INLINE_FRAMES: Final = 600 * SAMPLE_RATE
 MAX_METADATA_PAIRS: Final = 16
 MAX_METADATA_KEY_CHARACTERS: Final = 64
 MAX_METADATA_VALUE_CHARACTERS: Final = 512
 MAX_KEY_SCALE_CHARACTERS: Final = 32
 BPM_RANGE: Final = (30, 300)
-SHIFT_RANGE: Final = (0.0, 10.0)
 RANDOM_SEED: Final = -1
-MAX_USD_CHARACTERS: Final = 64
 LOSSY_FORMATS: Final = "format mp3 or ogg"
-
-_DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
-"""What JSON takes, with an exponent that can be written out."""
-
-Number = TypeVar("Number", int, float)
-Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -55,34 +45,41 @@ class Checked(msgspec.Struct, frozen=True):
     """The most that the client agrees to pay."""
 
 
-def check_body(body: GenerationBody, model: Model) -> Checked:
-    """Raises InvalidRequest or UnsupportedParameter, naming the field and the nearest valid value."""
+async def check_body(body: GenerationBody, model: Model, context: Context) -> Checked:
+    """Raises InvalidRequest or UnsupportedParameter, naming the field and the nearest valid value.
+
+    Files are looked up last: FileGone is only told of a request that could be served with them.
+    """
     fields = _fold_aliases(body)
-    warnings: list[str] = []
-    lyrics = _text("lyrics", fields["lyrics"] or "", MAX_LYRICS_CHARACTERS)
-    instrumental = bool(fields["instrumental"]) or not lyrics.strip()
-    request = GenerationRequest(
-        prompt=_prompt(fields["prompt"]),
-        lyrics=lyrics,
-        instrumental=instrumental,
-        frames=_frames(fields["audio_duration"], model),
-        seed=_seed(fields["seed"]),
-        task=_choice("task", fields["task"], Task, Task.TEXT2MUSIC),
-        num_inference_steps=_knob("num_inference_steps", fields, model.steps, model, warnings),
-        guidance_scale=_knob("guidance_scale", fields, model.guidance_scale, model, warnings),
-        shift=_within("shift", fields["shift"], *SHIFT_RANGE),
-        negative_prompt=_optional_text("negative_prompt", fields["negative_prompt"], MAX_PROMPT_CHARACTERS),
-        bpm=_within("bpm", fields["bpm"], *BPM_RANGE),
-        key_scale=_key_scale(fields["key_scale"]),
-        time_signature=_time_signature(fields["time_signature"]),
-        vocal_language=_language(fields["vocal_language"]),
-        format=_choice("format", fields["format"], AudioFormat, AudioFormat.FLAC),
-        audio_settings=_audio_settings(fields["audio_settings"]),
-        response_format=_response_format(fields["response_format"]),
-        return_base64=bool(fields["return_base64"]),
+    notes = Notes(strict=bool(fields["strict"]))
+    plain = _read_plain(fields, model)
+    knobs = check_knobs(fields, plain["task"], model, notes, planner=context.planner)
+    _check_encoding(plain["format"], plain["audio_settings"])
+    max_cost_nano = read_max_cost(body.max_cost_usd)
+    wanted = Wanted(
+        task=plain["task"],
+        source=fields["source_audio"],
+        reference=fields["reference_audio"],
+        seconds=fields["audio_duration"],
+        start=knobs["repainting_start"],
+        end=knobs["repainting_end"],
+        thinking=knobs["thinking"],
     )
-    _check_encoding(request)
-    return Checked(request, tuple(warnings), _max_cost(body.max_cost_usd))
+    shape = await check_audio(wanted, model, notes, context)
+    request = GenerationRequest(**plain, **knobs, **msgspec.structs.asdict(shape))
+    _check_answer(request)
+    return Checked(request, tuple(notes.warnings), max_cost_nano)
+
+
+def _check_answer(request: GenerationRequest) -> None:
+    """An answer with the bytes in it is made in memory: one song of any length, or more of shorter ones."""
+    fitting = max(1, MAX_INLINE_FRAMES // request.frames)
+    if request.wants_base64 and request.n > fitting:
+        raise InvalidRequest(
+            f"{request.n} songs of this length are too much for one answer in base64: ask for URLs, or fewer",
+            param="n",
+            suggestion=str(fitting),
+        )
 
 
 def check_metadata(metadata: dict[str, str] | None) -> None:
@@ -91,8 +88,30 @@ def check_metadata(metadata: dict[str, str] | None) -> None:
     if len(pairs) > MAX_METADATA_PAIRS:
         raise InvalidRequest(f"metadata has more than {MAX_METADATA_PAIRS} pairs", param="metadata")
     for key, value in pairs.items():
-        _text("metadata", key, MAX_METADATA_KEY_CHARACTERS)
-        _text(f"metadata.{key}", value, MAX_METADATA_VALUE_CHARACTERS)
+        checked_text("metadata", key, MAX_METADATA_KEY_CHARACTERS)
+        checked_text(f"metadata.{key}", value, MAX_METADATA_VALUE_CHARACTERS)
+
+
+def _read_plain(fields: dict[str, Any], model: Model) -> dict[str, Any]:
+    """What every model knows."""
+    lyrics = checked_text("lyrics", fields["lyrics"] or "", MAX_LYRICS_CHARACTERS)
+    return {
+        "prompt": _prompt(fields["prompt"]),
+        "lyrics": lyrics,
+        "instrumental": bool(fields["instrumental"]) or not lyrics.strip(),
+        "seed": _seed(fields["seed"]),
+        "n": within("n", 1 if fields["n"] is None else fields["n"], 1, MAX_VARIATIONS),
+        "task": check_task(choice("task", fields["task"], Task, Task.TEXT2MUSIC), model),
+        "bpm": within("bpm", fields["bpm"], *BPM_RANGE),
+        "key_scale": _key_scale(fields["key_scale"]),
+        "time_signature": _time_signature(fields["time_signature"]),
+        "vocal_language": _language(fields["vocal_language"]),
+        "format": choice("format", fields["format"], AudioFormat, AudioFormat.FLAC),
+        "audio_settings": _audio_settings(fields["audio_settings"]),
+        "response_format": _response_format(fields["response_format"]),
+        "return_base64": bool(fields["return_base64"]),
+        "strict": bool(fields["strict"]),
+    }
 
 
 def _fold_aliases(body: GenerationBody) -> dict[str, Any]:
@@ -109,39 +128,6 @@ def _fold_aliases(body: GenerationBody) -> dict[str, Any]:
     return fields
 
 
-def _max_cost(given: msgspec.Raw | msgspec.UnsetType) -> int | None:
-    """Nano-USD of a text or a number, exactly. That it is JSON was checked when the body was decoded."""
-    raw = b"null" if isinstance(given, msgspec.UnsetType) else bytes(given)
-    if raw == b"null":
-        return None
-    text = _written_usd(raw) if len(raw) <= MAX_USD_CHARACTERS else None
-    if text is None:
-        raise InvalidRequest(
-            "max_cost_usd must be an amount in USD: a decimal as text, or a number",
-            param="max_cost_usd",
-            suggestion="0.05",
-        )
-    nano = Fraction(text) * billing.NANO_PER_USD
-    if nano < 0:
-        raise InvalidRequest("max_cost_usd must not be negative", param="max_cost_usd", suggestion="0")
-    if nano.denominator > 1:
-        raise InvalidRequest(
-            "max_cost_usd has more than nine decimals",
-            param="max_cost_usd",
-            suggestion=billing.format_usd(int(nano)),
-        )
-    return int(nano)
-
-
-def _written_usd(raw: bytes) -> str | None:
-    """The amount as the client wrote it; None for what is no decimal."""
-    if raw.startswith(b'"'):
-        text = msgspec.json.decode(raw, type=str)
-        return text if _DECIMAL.fullmatch(text) else None
-    text = raw.decode()
-    return text if _NUMBER.fullmatch(text) else None
-
-
 def _prompt(value: str | None) -> str:
     if value is None or not value.strip():
         raise InvalidRequest(
@@ -149,93 +135,20 @@ def _prompt(value: str | None) -> str:
             param="prompt",
             suggestion="lo-fi hip hop, mellow piano, 80 bpm",
         )
-    return _text("prompt", value, MAX_PROMPT_CHARACTERS)
-
-
-def _text(name: str, value: str, most: int) -> str:
-    if len(value) > most:
-        raise InvalidRequest(
-            f"{name} has {len(value)} characters; at most {most} are taken",
-            param=name,
-            suggestion=f"at most {most} characters",
-        )
-    return value
-
-
-def _optional_text(name: str, value: str | None, most: int) -> str | None:
-    return _text(name, value, most) if value and value.strip() else None
-
-
-def _frames(seconds: float | None, model: Model) -> int:
-    low, high, default = model.duration_seconds
-    checked = _within("audio_duration", default if seconds is None else seconds, low, high)
-    return round((default if checked is None else checked) * SAMPLE_RATE)
+    return checked_text("prompt", value, MAX_PROMPT_CHARACTERS)
 
 
 def _seed(value: int | None) -> int:
     if value is None or value == RANDOM_SEED:
         return random.getrandbits(MAX_SEED.bit_length())
-    checked = _within("seed", value, 0, MAX_SEED)
+    checked = within("seed", value, 0, MAX_SEED)
     return value if checked is None else checked
-
-
-def _knob(
-    name: str,
-    fields: dict[str, Any],
-    bounds: tuple[Number, Number, Number] | None,
-    model: Model,
-    warnings: list[str],
-) -> Number | None:
-    """A quality knob: checked where the model has it, let go with a warning where it has not."""
-    value = fields[name]
-    if value is None:
-        return None
-    if bounds is None:
-        if value < 0:
-            raise InvalidRequest(f"{name} must not be negative", param=name, suggestion="0")
-        warnings.append(f"{name} has no effect on {model.id} and was ignored")
-        return None
-    low, high, _ = bounds
-    checked: Number | None = _within(name, value, low, high)
-    return checked
-
-
-def _within(name: str, value: Number | None, low: Number, high: Number) -> Number | None:
-    if value is None or low <= value <= high:  # exact for integers of any size; false for NaN
-        return value
-    raise InvalidRequest(
-        f"{name} must be between {_plain(low)} and {_plain(high)}",
-        param=name,
-        suggestion=_plain(low if value < low else high),
-    )
-
-
-def _plain(number: float) -> str:
-    """All digits, and no decimal point where nothing follows it."""
-    return str(int(number)) if number == int(number) else str(number)
-
-
-def _choice(name: str, value: str | None, choices: type[Choice], default: Choice) -> Choice:
-    if value is None:
-        return default
-    try:
-        return choices(value)
-    except ValueError:
-        raise _not_one_of(name, value, choices) from None
-
-
-def _not_one_of(name: str, value: object, choices: Iterable[object]) -> InvalidRequest:
-    names = [str(choice) for choice in choices]
-    near = difflib.get_close_matches(str(value)[:100].lower(), names, n=1, cutoff=0.0)
-    return InvalidRequest(
-        f"{name} must be one of {', '.join(names)}", param=name, suggestion=near[0] if near else names[0]
-    )
 
 
 def _response_format(value: str | None) -> ResponseFormat:
     if value == "base64":
         return ResponseFormat.B64_JSON
-    return _choice("response_format", value, ResponseFormat, ResponseFormat.URL)
+    return choice("response_format", value, ResponseFormat, ResponseFormat.URL)
 
 
 def _key_scale(value: str | None) -> str | None:
@@ -276,9 +189,9 @@ def _audio_settings(settings: AudioSettings | None) -> AudioSettings | None:
     return None if settings is None else AudioSettings(**msgspec.structs.asdict(settings))
 
 
-def _check_encoding(request: GenerationRequest) -> None:
+def _check_encoding(audio_format: AudioFormat, settings: AudioSettings | None) -> None:
     try:
-        resolve_encoding(request.format, request.audio_settings)
+        resolve_encoding(audio_format, settings)
     except UnsupportedEncoding as error:
         kind = UnsupportedParameter if error.param == "audio_settings" else InvalidRequest
         nearest = " or ".join(map(str, error.nearest))

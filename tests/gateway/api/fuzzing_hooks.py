@@ -1,11 +1,13 @@
 """What the fuzzer must know beside the OpenAPI document; it imports this file into its own process.
 
 The document says that ranges are the model's and that audio settings depend on the format. So whatever is
-meant to be accepted is for the sandbox, within its range, and with settings that its format has. To JSON
+meant to be accepted is for the sandbox, within its range, with settings that its format has, and with the
+sound and the fields of its task; that an alias stands beside its field only as null is more than the fuzzer
+can spell out. To JSON
 Schema 8.0 is a whole number, to us it is not; and our amounts have at most nine decimals. And as no worker
 is there, nobody waits for a job or follows one that has not ended. Keys of idempotency are not used twice:
 422 would hide what is wrong with a body. Cursors of reports are only what an answer gave; to the document
-they are any text.
+they are any text. To the document a file is any bytes: what is meant to be accepted is a sound.
 """
 
 import os
@@ -15,11 +17,38 @@ from typing import Any
 
 import schemathesis
 
+UPLOADS = {"/v1/files", "/v1/files/upload"}
+TONE = (
+    b"RIFF\x24\x13\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x40\x1f\0\0\1\0\x08\0data\0\x13\0\0"
+    + b"\x40\xc0" * 2_432
+)
+"""0.6 s at 8 kHz, one byte a sample."""
 ORDERS = {"/v1/audio/generations", "/v1/audio/quotes"}
 SANDBOX_SECONDS = (5, 600)
-WHOLE = {"num_inference_steps", "steps", "seed", "bpm", "time_signature"}
+SOUND = "https://music.example/song.flac"
+WHOLE = {"num_inference_steps", "steps", "seed", "bpm", "time_signature", "n"}
+ALIASES = {
+    "input": "prompt",
+    "duration": "audio_duration",
+    "steps": "num_inference_steps",
+    "cfg_scale": "guidance_scale",
+    "output_format": "format",
+}
+FIELDS_OF_TASKS = {
+    "cover": {"cover_strength", "cover_noise_strength"},
+    "repaint": {"repainting_start", "repainting_end"},
+    "extract": {"track_name"},
+    "lego": {"track_name"},
+    "complete": {"track_classes"},
+}
 WITH_CURSORS_OF_THEIR_OWN = {"/v1/usage", "/v1/ledger", "/v1/statements"}
 ENDED_JOB = os.environ["ENDED_JOB"]
+
+
+@schemathesis.hook
+def before_load_schema(_: Any, raw_schema: dict[str, Any]) -> None:
+    """Without what is said about aliases."""
+    del raw_schema["components"]["schemas"]["GenerationBody"]["allOf"]
 
 
 @schemathesis.hook
@@ -31,12 +60,16 @@ def map_case(_: Any, case: Any) -> Any:
             body = case.body = body | {"model": "sandbox"}
         if case.meta and case.meta.generation.mode.is_positive:
             case.body = _for_the_sandbox(body)
+    if case.operation.path in UPLOADS and isinstance(body, dict) and case.meta:
+        # A key too many counts as invalid, to the fuzzer alone.
+        case.body = body | {"file": TONE if case.meta.generation.mode.is_positive else b"no sound"}
     return case
 
 
 @schemathesis.hook
 def before_call(_: Any, case: Any, __: Any) -> None:
-    """Right before it is sent, wherever its values came from."""
+    """Right before it is sent, wherever its values came from: examples of the document pass no other hook."""
+    map_case(_, case)
     headers = case.headers or {}
     if "wait" in str(headers.get("Prefer", "")):
         headers["Prefer"] = "wait=0"
@@ -49,7 +82,7 @@ def before_call(_: Any, case: Any, __: Any) -> None:
 
 
 def _for_the_sandbox(body: dict[str, Any]) -> dict[str, Any]:
-    body = dict(body)
+    body = _for_its_task({name: value for name, value in body.items() if body.get(ALIASES.get(name)) is None})
     low, high = SANDBOX_SECONDS
     for name in WHOLE & body.keys():
         body[name] = None if body[name] is None else int(body[name])
@@ -61,4 +94,24 @@ def _for_the_sandbox(body: dict[str, Any]) -> dict[str, Any]:
     if "audio_settings" in body:
         is_lossy = "mp3" in (body.get("format"), body.get("output_format"))
         body["audio_settings"] = {"bitrate": 192} if is_lossy else None
+    return body
+
+
+def _for_its_task(body: dict[str, Any]) -> dict[str, Any]:
+    """What the task needs is there, what belongs to others is not, and nobody is strict."""
+    task = body.get("task") or "text2music"
+    own = FIELDS_OF_TASKS.get(task, set())
+    for name in set().union(*FIELDS_OF_TASKS.values()) - own | {"source_audio", "thinking", "strict"}:
+        body.pop(name, None)
+    if body.get("reference_audio") is not None:
+        body["reference_audio"] = SOUND
+    if own:
+        body["source_audio"] = SOUND
+    if "track_name" in own:
+        body["track_name"] = body.get("track_name") or "drums"
+    ends = [body.get("cfg_interval_start"), body.get("cfg_interval_end")]
+    if None not in ends:
+        body["cfg_interval_start"], body["cfg_interval_end"] = sorted(ends)
+    if body.get("repainting_end") is not None:
+        body["repainting_start"] = -1
     return body

@@ -6,7 +6,7 @@ import hashlib
 import signal
 import socket
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -138,16 +138,33 @@ class Installation(msgspec.Struct, kw_only=True):
             test_key=keys[1],
         )
 
-    async def finish(self, job_id: str, *, error: JobErrorCode | None = None, data: bytes = SONG) -> None:
-        """End a job as a worker would, with a file that is no music, or with an error."""
-        await self.end(await self.claim(job_id), error=error, data=data)
+    async def finish(
+        self,
+        job_id: str,
+        *,
+        error: JobErrorCode | None = None,
+        data: bytes = SONG,
+        frames: Sequence[int] | None = None,
+    ) -> None:
+        """End a job as a worker would, with files that are no music, or with an error.
 
-    async def end(self, claim: queue.Claim, *, error: JobErrorCode | None = None, data: bytes = SONG) -> None:
+        `frames`: of each of them, where they are not as long as was ordered.
+        """
+        await self.end(await self.claim(job_id), error=error, data=data, frames=frames)
+
+    async def end(
+        self,
+        claim: queue.Claim,
+        *,
+        error: JobErrorCode | None = None,
+        data: bytes = SONG,
+        frames: Sequence[int] | None = None,
+    ) -> None:
         """The same with a job that was claimed before."""
         ending = settlement.Ending(
             job_id=claim.job_id,
             fence=claim.fence,
-            result=None if error else await self._deliver(claim, data),
+            result=None if error else await self._deliver(claim, data, frames),
             error=JobError(code=error, message="it was meant to fail") if error else None,
         )
         async with asyncio.timeout(10):
@@ -165,27 +182,30 @@ class Installation(msgspec.Struct, kw_only=True):
         assert [claim.job_id for claim in claims] == [wanted]
         return claims[0]
 
-    async def _deliver(self, claim: queue.Claim, data: bytes) -> JobResult:
+    async def _deliver(self, claim: queue.Claim, data: bytes, frames: Sequence[int] | None) -> JobResult:
         request = claim.request
-        key = f"{claim.organization_id.hex}/{claim.job_id.hex}/{claim.attempt}-0.{request.format}"
         path = self.settings.home / "song"
         path.write_bytes(data)
-        await self.live.store.put_file(key, path, CONTENT_TYPES[request.format])
-        track = Track(
-            key=key,
-            master_key=key,
-            format=request.format.value,
-            content_type=CONTENT_TYPES[request.format],
-            frames=request.frames,
-            master_sample_rate=SAMPLE_RATE,
-            sample_rate=SAMPLE_RATE,
-            channels=2,
-            size_bytes=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
-            seed=request.seed,
-            file_name=f"song.{request.format}",
-        )
-        return JobResult(tracks=(track,), deterministic=True)
+        tracks = []
+        for index, length in enumerate(frames or [request.frames] * request.n):
+            key = f"{claim.organization_id.hex}/{claim.job_id.hex}/{claim.attempt}-{index}.{request.format}"
+            await self.live.store.put_file(key, path, CONTENT_TYPES[request.format])
+            track = Track(
+                key=key,
+                master_key=key,
+                format=request.format.value,
+                content_type=CONTENT_TYPES[request.format],
+                frames=length,
+                master_sample_rate=SAMPLE_RATE,
+                sample_rate=SAMPLE_RATE,
+                channels=2,
+                size_bytes=len(data),
+                sha256=hashlib.sha256(data).hexdigest(),
+                seed=request.variation_seed(index),
+                file_name=f"song-{index + 1}.{request.format}",
+            )
+            tracks.append(track)
+        return JobResult(tracks=tuple(tracks), deterministic=True)
 
 
 def facts_of(job: dict[str, Any]) -> dict[str, Any]:

@@ -64,13 +64,12 @@ async def test_a_length_out_of_range_names_the_nearest(customer: Customer, model
 async def test_an_alias_means_its_field_and_may_not_contradict_it(
     customer: Customer, alias: str, name: str, value: Any, other: Any
 ) -> None:
-    error = await refusal(
-        customer, model="ace-step-1.5-xl", **{"audio_duration": None, name: other, alias: value}
-    )
+    model = "ace-step-1.5-xl-base"
+    error = await refusal(customer, model=model, **{"audio_duration": None, name: other, alias: value})
     assert (error["param"], error["suggestion"]) == (alias, name)
     stored = []
     for fields in ({alias: value, name: None}, {name: value}, {name: value, alias: value}):
-        job = await accepted(customer, model="ace-step-1.5-xl", **{"audio_duration": None, **fields})
+        job = await accepted(customer, model=model, **{"audio_duration": None, **fields})
         stored.append((await customer.stored(job), job["warnings"]))
     plain = [(request.prompt, request.frames, request.num_inference_steps) for request, _ in stored]
     assert len(set(plain)) == 1
@@ -96,14 +95,17 @@ async def test_guidance_has_the_range_of_the_model(customer: Customer, model: st
         error = await refusal(customer, model=model, audio_duration=30, guidance_scale=wrong)
         assert (error["param"], error["suggestion"]) == ("guidance_scale", str(nearest))
     job = await accepted(customer, model=model, audio_duration=30, guidance_scale=high)
-    assert (await customer.stored(job)).guidance_scale == high
+    told = ["guidance_scale has no effect on turbo models and was ignored"]
+    is_heard = model != "ace-step-1.5-xl"
+    assert (await customer.stored(job)).guidance_scale == (high if is_heard else None)
+    assert job["warnings"] == ([] if is_heard else told)
 
 
 async def test_a_knob_that_the_model_has_not_is_let_go_with_a_warning(customer: Customer) -> None:
     job = await accepted(customer, num_inference_steps=8, guidance_scale=3)
     assert job["warnings"] == [
-        "num_inference_steps has no effect on sandbox and was ignored",
         "guidance_scale has no effect on sandbox and was ignored",
+        "num_inference_steps has no effect on sandbox and was ignored",
     ]
     assert (await customer.job(job["id"], key=customer.test_key))["warnings"] == job["warnings"]
 
@@ -113,7 +115,7 @@ async def test_a_knob_that_the_model_has_not_is_let_go_with_a_warning(customer: 
     [
         ("bpm", 29, "30"),
         ("bpm", 301, "300"),
-        ("shift", -0.1, "0"),
+        ("shift", 0, "0.1"),
         ("shift", 10.5, "10"),
         ("seed", -2, "0"),
         ("seed", 2**32, "4294967295"),
@@ -154,8 +156,6 @@ async def test_a_value_out_of_range_is_answered_with_the_nearest(
     [
         ("bpm", 30, 30),
         ("bpm", 300, 300),
-        ("shift", 0, 0),
-        ("shift", 10, 10),
         ("seed", 0, 0),
         ("seed", 2**32 - 1, 2**32 - 1),
         ("time_signature", 3, 3),
@@ -362,7 +362,7 @@ async def test_the_list_of_models_tells_the_same_ranges(customer: Customer) -> N
         assert (duration["minimum"], duration["maximum"], duration["default"]) == (low, high, default)
         assert (model["object"], model["owned_by"], type(model["created"])) == ("model", "antiphon", int)
         assert model["available"] is (name == "sandbox")
-        assert model["tasks"] == ["text2music"]
+        assert model["tasks"][0] == "text2music"
         assert (await customer.get(f"/v1/models/{name}")).json() == model
     for name, (low, high) in STEPS.items():
         steps = found[name]["parameters"]["num_inference_steps"]

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.jobs.job import JobErrorCode
 from tests.gateway.api.installation import Customer, Installation
+from tests.gateway.api.test_brought_files import SECONDS, write_sound
 from tests.gateway.cli.conftest import Answer, Operator
 
 DELAY_SECONDS = 1.5
@@ -47,12 +48,61 @@ async def test_songs_are_saved_and_told_as_json(
         ANTIPHON_BASE_URL=base_url,
         ANTIPHON_API_KEY=customer.live_key,
     )
-    for job in await jobs_of(customer, 2):
-        await installation.finish(str(job["id"]))
-    songs = (await finished(process)).json()["songs"]
-    assert [song["seed"] for song in songs] == [4294967295, 0]
-    assert {song["path"] for song in songs} == {str(path) for path in saved(tmp_path / "songs")}
+    (job,) = await jobs_of(customer, 1)
+    await installation.finish(str(job["id"]))
+    made = (await finished(process)).json()
+    assert (made["id"], made["cost_usd"]) == (job["id"], "0.002500000")
+    assert [(song["seed"], song["duration_seconds"]) for song in made["songs"]] == [
+        (4294967295, 5.0),
+        (0, 5.0),
+    ]
+    assert {song["path"] for song in made["songs"]} == {str(path) for path in saved(tmp_path / "songs")}
     assert len(saved(tmp_path / "songs")) == 2
+
+
+async def test_what_the_options_say_becomes_the_request(
+    installation: Installation, operator: Operator, base_url: str
+) -> None:
+    customer = await installation.customer()
+    url = "https://music.example/song.flac"
+    for arguments, stored in (
+        (
+            ["--task", "repaint", "--source", url, "--start", "-2.5", "--end", "30", "--reference", url],
+            {"repainting_start": -2.5, "repainting_end": 30.0, "open_length": True, "frames": 600 * 48_000},
+        ),
+        (["--task", "cover", "--source", url, "--cover-strength", "0.25"], {"cover_strength": 0.25}),
+        (["--task", "lego", "--source", url, "--track", "drums"], {"track_name": "drums"}),
+        (
+            ["--task", "complete", "--source", url, "--track", "drums", "--track", "bass", "-b", "3"],
+            {"track_classes": ("drums", "bass"), "n": 3},
+        ),
+    ):
+        answer = await operator.invoke(
+            *("generate", "-q", "-c", "x", "--timeout", "1", "--poll-interval", "0.5", *arguments),
+            ANTIPHON_BASE_URL=base_url,
+            ANTIPHON_API_KEY=customer.live_key,
+        )
+        assert answer.status == 8, answer.err
+        job = (await customer.get("/v1/jobs", limit=1)).json()["data"][0]
+        request = await customer.stored(job)
+        assert (request.source_audio and request.source_audio.url, request.task) == (url, arguments[1])
+        assert {name: getattr(request, name) for name in stored} == stored
+
+
+async def test_a_source_of_this_machine_is_uploaded(
+    installation: Installation, operator: Operator, base_url: str, tmp_path: Path
+) -> None:
+    customer = await installation.customer()
+    answer = await operator.invoke(
+        *("generate", "-q", "-c", "x", "--timeout", "1", "--poll-interval", "0.5", "--task", "cover"),
+        *("--source", str(write_sound(tmp_path))),
+        ANTIPHON_BASE_URL=base_url,
+        ANTIPHON_API_KEY=customer.live_key,
+    )
+    assert answer.status == 8, answer.err
+    request = await customer.stored((await customer.get("/v1/jobs", limit=1)).json()["data"][0])
+    assert request.source_audio is not None
+    assert (request.source_audio.frames, request.frames) == (SECONDS * 48_000, SECONDS * 48_000)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +129,11 @@ async def test_the_exit_status_tells_why_there_is_no_song(
     ("arguments", "status", "words"),
     [
         (["-c", "x", "-d", "1000"], 2, "between 5 and 600"),
-        (["-c", "x", "-d", "nan"], 2, "number of seconds"),
+        (["-c", "x", "-d", "nan"], 2, "--duration is a number"),
+        (["-c", "x", "--task", "cover"], 2, "source_audio"),
+        (["-c", "x", "--task", "cover", "--source", "nowhere.flac"], 2, "no file 'nowhere.flac'"),
+        (["-c", "x", "--task", "lego", "--track", "bass", "--track", "drums"], 2, "one track"),
+        (["-c", "x", "--model", "ace-step", "--task", "cover"], 2, "no task cover"),
         (["-c", "x", "--model", "sandbx"], 2, "sandbox"),
         (["-c", "x", "--key", "aph_live_bad"], 3, "invalid_api_key"),
         (["-c", "x", "--key", "é"], 3, "no API key"),

@@ -64,17 +64,19 @@ class Market(msgspec.Struct):
             await billing.withdraw_price(conn, model="sandbox", account_id=account_id)
 
     async def order(self) -> None:
-        """A song of an odd length."""
-        await self.bench.submit(self.dice.choice(self.customers), seconds=self.dice.uniform(5, 9))
+        """Songs of an odd length."""
+        n = self.dice.choice([1, 1, 3, 8])
+        await self.bench.submit(self.dice.choice(self.customers), seconds=self.dice.uniform(5, 9), n=n)
 
     async def work(self) -> None:
-        """Deliver one song, or less of it, or more than was ordered; or nothing."""
+        """Deliver all songs of a job, or less of them, or more than was ordered; or nothing."""
         for claim in await self.bench.claim():
             if self.dice.random() < 0.1:
                 await self.bench.fail(claim)
             else:
                 share = self.dice.choice([1.0, 1.0, self.dice.random(), 1.0 + self.dice.random() / 1_000])
-                await self.bench.deliver(claim, frames=max(math.floor(claim.request.frames * share), 1))
+                ordered = claim.request.n * claim.request.frames
+                await self.bench.deliver(claim, frames=max(math.floor(ordered * share), 8))
 
 
 async def test_every_charge_of_a_ledger_follows_from_frames_and_version(
@@ -98,7 +100,7 @@ async def test_every_charge_of_a_ledger_follows_from_frames_and_version(
     assert len(charges) > 100
     # It was a lively market: many versions, discounts, own prices, less and more than was ordered.
     assert len({charge["version"] for charge in charges}) > 15
-    for fact in ("discounted", "own", "short", "over"):
+    for fact in ("discounted", "own", "short", "over", "several"):
         assert len([charge for charge in charges if charge[fact]]) > 5, fact
     earned = sum(charge["due"] for charge in charges)
     assert await _posted(bench, billing.REVENUE) == earned
@@ -124,9 +126,12 @@ async def _recomputed(bench: Workbench) -> Any:
         nano_per_ms = (
             Fraction(version["nano_per_second"], 1_000) * (1_000_000 - version["discount_ppm"]) / 1_000_000
         )
-        (track,) = json.loads(row["result"])["tracks"]
-        billed_ms = math.ceil(Fraction(track["frames"], track["master_sample_rate"]) * 1_000)
+        request, tracks = json.loads(row["request"]), json.loads(row["result"])["tracks"]
+        n = request.get("n", 1)
+        assert (len(tracks), {track["master_sample_rate"] for track in tracks}) == (n, {48_000})
+        billed_ms = math.ceil(Fraction(sum(track["frames"] for track in tracks), 48))
         due = math.ceil(billed_ms * nano_per_ms)
+        assert row["length_ms"] == math.ceil(Fraction(n * request["frames"], 48))
         held = math.ceil(row["length_ms"] * nano_per_ms)
         paid = min(due, held)
         assert (row["billed_ms"], row["charged_nano"], row["hold_nano"]) == (billed_ms, paid, held)
@@ -145,6 +150,7 @@ async def _recomputed(bench: Workbench) -> Any:
             "own": version["account_id"] is not None,
             "short": paid < held,
             "over": due > held,
+            "several": n > 1,
         }
 
 

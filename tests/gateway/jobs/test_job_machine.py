@@ -35,6 +35,8 @@ from tests.workbench import Workbench
 
 CREDIT = 40_000_000
 MAX_OPEN = 4
+VARIATIONS = {10: 2, 60: 8}
+"""Songs of orders of so many seconds; their lengths together are what is held, and what comes is charged."""
 _NO_LEASE_ENDS_BY_ITSELF = "UPDATE job SET lease_until = 'infinity' WHERE status = 'processing'"
 """Only a crash ends one, however slow the machine is that runs the test."""
 
@@ -109,8 +111,14 @@ class JobMachine(RuleBasedStateMachine):
         self.runner.run(self._submit(key, seconds, idempotency_key, is_retry=is_retry))
 
     async def _submit(self, key: int, seconds: int, idempotency_key: str | None, *, is_retry: bool) -> None:
+        n = VARIATIONS.get(seconds, 1)
         order = new_order(
-            seconds=seconds, idempotency_key=idempotency_key, is_retry=is_retry, body=b"%d" % seconds
+            seconds=seconds / n,
+            n=n,
+            open_length=n > 1,
+            idempotency_key=idempotency_key,
+            is_retry=is_retry,
+            body=b"%d" % seconds,
         )
         submission = self.bench.jobs.submit(self.keys[key], order)
         known = self._known(key, seconds, idempotency_key, is_retry=is_retry)

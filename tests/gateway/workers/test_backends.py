@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from engine.engine import Engine
 from engine.runtime import open_engine
-from gateway.audio import check_quality
+from gateway.audio import InputUnreadable, check_quality
 from gateway.backends.base import (
     Backend,
     BackendUnavailable,
@@ -25,7 +26,7 @@ from gateway.backends.base import (
 )
 from gateway.backends.engine import EngineBackend
 from gateway.backends.rehearsal import RehearsalBackend, read_script
-from gateway.generation import SAMPLE_RATE, GenerationRequest
+from gateway.generation import SAMPLE_RATE, AudioInput, GenerationRequest, Task
 from gateway.jobs.job import JobErrorCode
 from tests.scripted_backend import ScriptedBackend
 
@@ -52,22 +53,40 @@ def rehearsal() -> RehearsalBackend:
 def _backend(name: str, engine: Engine) -> Backend:
     match name:
         case "engine":
-            return EngineBackend(engine)
+            return EngineBackend(engine, Nothing())
         case "rehearsal":
-            return RehearsalBackend(EngineBackend(engine))
+            return RehearsalBackend(EngineBackend(engine, Nothing()))
         case _:
             return ScriptedBackend()
 
 
+class Nothing:
+    """Inputs of clients that brought none, or brought something that is no sound."""
+
+    async def samples(self, *_: object, **__: object) -> NDArray[np.float32]:
+        raise InputUnreadable("there is no sound in it")
+
+
+class Brought:
+    """Inputs that were decoded before."""
+
+    def __init__(self, samples: NDArray[np.float32]) -> None:
+        self._samples = samples
+
+    async def samples(self, *_: object, **__: object) -> NDArray[np.float32]:
+        return self._samples
+
+
 def task_of(
-    *, seconds: float = 5, prompt: str = "a calm song", attempt: int = 1, test: bool = False
+    *, seconds: float = 5, prompt: str = "a calm song", attempt: int = 1, test: bool = False, **more: Any
 ) -> RenderTask:
     return RenderTask(
         job_id=uuid.uuid4(),
+        organization_id=uuid.uuid4(),
         attempt=attempt,
         model="sandbox",
         test=test,
-        request=GenerationRequest(prompt=prompt, frames=round(seconds * SAMPLE_RATE), seed=7),
+        request=GenerationRequest(prompt=prompt, frames=round(seconds * SAMPLE_RATE), seed=7, **more),
     )
 
 
@@ -115,7 +134,12 @@ async def test_the_same_request_gives_the_same_sound(backend: Backend) -> None:
 async def test_every_attempt_has_a_name_of_its_own(backend: Backend) -> None:
     first = task_of()
     again = RenderTask(
-        job_id=first.job_id, attempt=2, model=first.model, test=first.test, request=first.request
+        job_id=first.job_id,
+        organization_id=first.organization_id,
+        attempt=2,
+        model=first.model,
+        test=first.test,
+        request=first.request,
     )
     remotes = [await backend.submit(task) for task in (first, again, task_of())]
     assert len({remote.ref for remote in remotes}) == 3
@@ -156,11 +180,48 @@ async def test_cancelling_what_it_never_had_changes_nothing(backend: Backend) ->
     await backend.cancel(RemoteTask(backend=backend.name, ref="unheard-of"))
 
 
+async def test_variations_are_songs_of_their_own_with_seeds_in_a_row(engine: Engine) -> None:
+    state = await outcome(EngineBackend(engine, Nothing()), task_of(n=3))
+    assert isinstance(state, Succeeded)
+    assert [recording.seed for recording in state.recordings] == [7, 8, 9]
+    first, second, third = (recording.samples for recording in state.recordings)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(second, third)
+    alone = await outcome(EngineBackend(engine, Nothing()), task_of())
+    assert isinstance(alone, Succeeded)
+    assert np.array_equal(alone.recordings[0].samples, first)
+
+
+async def test_the_source_decides_the_length_up_to_what_was_held(engine: Engine) -> None:
+    source = np.random.default_rng(1).standard_normal((2, 5 * SAMPLE_RATE)).astype(np.float32) * 0.1
+    backend = EngineBackend(engine, Brought(source))
+    brought: dict[str, Any] = {"task": Task.COVER, "source_audio": AudioInput(url="https://music.example/a")}
+    state = await outcome(backend, task_of(seconds=600, open_length=True, **brought))
+    assert isinstance(state, Succeeded)
+    assert state.recordings[0].samples.shape == (2, 5 * SAMPLE_RATE)
+    state = await outcome(backend, task_of(seconds=4, open_length=True, **brought))
+    assert isinstance(state, Failed)
+    assert (state.code, state.retryable) == (JobErrorCode.INPUT_UNREADABLE, False)
+
+
+async def test_an_input_that_is_no_sound_fails_the_job_for_good(engine: Engine) -> None:
+    brought = {"task": Task.COVER, "source_audio": AudioInput(file_id="of nobody")}
+    state = await outcome(EngineBackend(engine, Nothing()), task_of(**brought))
+    assert state == Failed(code=JobErrorCode.INPUT_UNREADABLE, message="there is no sound in it")
+
+
+async def test_where_a_planner_would_decide_the_composer_plays_half_a_minute(engine: Engine) -> None:
+    task = task_of(seconds=600, open_length=True, thinking=True, test=True)
+    state = await outcome(EngineBackend(engine, Nothing()), task)
+    assert isinstance(state, Succeeded)
+    assert state.recordings[0].samples.shape[1] == 30 * SAMPLE_RATE
+
+
 async def test_an_engine_that_closes_takes_nothing() -> None:
     engine = open_engine(device="cpu")
     engine.close()
     with pytest.raises(BackendUnavailable):
-        await EngineBackend(engine).submit(task_of())
+        await EngineBackend(engine, Nothing()).submit(task_of())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from gateway.auth.principal import Principal
 from gateway.backends.base import Backend, RemoteTask, TaskState
 from gateway.database import DATABASE_ERRORS
+from gateway.generation import Task
 from gateway.ids import new_id
 from gateway.jobs import queue
 from gateway.jobs.job import FINAL, Job, JobErrorCode, JobStatus
@@ -29,8 +31,8 @@ SECONDS = 5
 COST = SECONDS * NANO_PER_SECOND
 
 
-async def submit(bench: Workbench, principal: Principal, prompt: str = "a song") -> Job:
-    return (await bench.jobs.submit(principal, new_order(seconds=SECONDS, prompt=prompt))).job
+async def submit(bench: Workbench, principal: Principal, prompt: str = "a song", **fields: Any) -> Job:
+    return (await bench.jobs.submit(principal, new_order(seconds=SECONDS, prompt=prompt, **fields))).job
 
 
 async def ended(bench: Workbench, principal: Principal, job: Job) -> Job:
@@ -69,6 +71,49 @@ async def test_a_song_is_stored_and_charged_by_its_frames(
     assert await violations(database) == []
 
 
+async def test_each_variation_is_stored_and_all_are_charged(
+    bench: Workbench, run_worker: RunWorker, store: AudioStore, database: str
+) -> None:
+    principal = await bench.customer()
+    async with run_worker(ScriptedBackend()):
+        done = await ended(bench, principal, await submit(bench, principal, n=3))
+    assert done.result is not None
+    tracks = done.result.tracks
+    assert [(track.seed, track.frames) for track in tracks] == [(n, SECONDS * 48_000) for n in (1, 2, 3)]
+    assert len({track.sha256 for track in tracks}) == len({track.file_name for track in tracks}) == 3
+    for track in tracks:
+        content = b"".join([chunk async for chunk in await store.open(track.key)])
+        assert hashlib.sha256(content).hexdigest() == track.sha256
+    assert await bench.balance(principal) == (USD - 3 * COST, 0)
+    assert await violations(database) == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code"),
+    [("half", None), ("a song", None), ("double", JobErrorCode.QUALITY_FAILED)],
+)
+async def test_an_open_length_is_charged_as_it_came_and_never_beyond_the_hold(
+    bench: Workbench, run_worker: RunWorker, database: str, prompt: str, code: JobErrorCode | None
+) -> None:
+    principal = await bench.customer()
+    async with run_worker(ScriptedBackend()):
+        done = await ended(bench, principal, await submit(bench, principal, prompt, open_length=True, n=2))
+    assert (done.error and done.error.code) == code
+    cost = 0 if code else COST if prompt == "half" else 2 * COST
+    assert await bench.balance(principal) == (USD - cost, 0)
+    assert await violations(database) == []
+
+
+@pytest.mark.parametrize("task", list(Task))
+async def test_only_a_single_track_may_rest_for_most_of_a_song(
+    bench: Workbench, run_worker: RunWorker, task: Task
+) -> None:
+    principal = await bench.customer()
+    async with run_worker(ScriptedBackend()):
+        done = await ended(bench, principal, await submit(bench, principal, "sparse", task=task))
+    assert done.status is (JobStatus.COMPLETED if task in {Task.EXTRACT, Task.LEGO} else JobStatus.FAILED)
+
+
 async def test_many_songs_are_each_made_once(bench: Workbench, run_worker: RunWorker, database: str) -> None:
     principal = await bench.customer()
     backend = ScriptedBackend()
@@ -86,6 +131,7 @@ async def test_many_songs_are_each_made_once(bench: Workbench, run_worker: RunWo
     [
         ("silent", JobErrorCode.QUALITY_FAILED, 1),
         ("half", JobErrorCode.QUALITY_FAILED, 1),
+        ("fewer", JobErrorCode.QUALITY_FAILED, 1),
         ("break", JobErrorCode.CONTENT_POLICY_VIOLATION, 1),
         ("stumble", JobErrorCode.OUT_OF_MEMORY, MAX_ATTEMPTS),
     ],

@@ -1,4 +1,4 @@
-"""Where a worker makes its files. What killed workers left behind goes when the next one starts."""
+"""Where a process makes its files. What killed ones left behind goes when the next one starts."""
 
 import secrets
 import shutil
@@ -28,7 +28,7 @@ def scratch_folder(home: Path) -> Iterator[Path]:
 
 
 def _take_name(root: Path) -> FileLock:
-    """A new name, locked; another worker's sweep may snatch one between its making and its locking."""
+    """A new name, locked; another one's sweep may snatch one between its making and its locking."""
     while True:
         lock = FileLock(root / f"{secrets.token_hex(8)}{LOCK_SUFFIX}")
         if lock.acquire():

@@ -1,8 +1,8 @@
-"""Scratch folders: gone with their worker, or with the next one."""
+"""Scratch folders: gone with their process, or with the next one."""
 
 from pathlib import Path
 
-from gateway.workers.scratch import scratch_folder
+from gateway.files.scratch import scratch_folder
 
 
 def test_a_scratch_folder_goes_with_its_worker(tmp_path: Path) -> None:

@@ -1,0 +1,272 @@
+"""Sound from URLs, over real connections: what is fetched, what is not, and that nobody gets inside."""
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from gateway.audio import InputTooLong, InputUnreadable, UnknownContainer
+from gateway.files.addresses import Address, is_any
+from gateway.files.fetch import Fetcher, open_fetcher, parse_source, resolve
+from tests.gateway.files.web_server import moved, page, web_server
+
+SONG = b"fLaC" + bytes(range(256)) * 600
+HERE = ipaddress.ip_address("127.0.0.1")
+ELSEWHERE = ipaddress.ip_address("127.0.0.2")
+
+
+def fetcher_with(**options: Any) -> Fetcher:
+    """One that trusts no authority: to read the list of them takes longer than most of these tests."""
+    return Fetcher(**{"tls": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), **options})
+
+
+def local(**options: Any) -> Fetcher:
+    """One that may reach this machine."""
+    return fetcher_with(permits=is_any, ports=None, **options)
+
+
+class Names:
+    """A name service whose answers change from question to question."""
+
+    def __init__(self, *answers: Sequence[Address]) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str, _: int) -> Sequence[Address]:
+        self.asked.append(host)
+        return self.answers.pop(0)
+
+
+async def refusal(fetcher: Fetcher, url: str, path: Path) -> str:
+    with pytest.raises(InputUnreadable) as raised:
+        await fetcher.fetch(url, path / "fetched")
+    return str(raised.value)
+
+
+async def test_a_song_is_fetched_as_it_is_whatever_the_server_calls_it(tmp_path: Path) -> None:
+    async with web_server({"/song?v=1": page(SONG, content_type="text/html")}) as server:
+        await local().fetch(server.url("/song?v=1#part"), tmp_path / "song")
+    assert (tmp_path / "song").read_bytes() == SONG
+    head = server.heads[0].lower()
+    assert f"host: 127.0.0.1:{server.port}" in head
+    assert "accept-encoding: identity" in head
+    assert "authorization" not in head
+
+
+async def test_development_may_reach_this_machine_and_others_may_not(tmp_path: Path) -> None:
+    async with web_server({"/song": page(SONG)}) as server:
+        await open_fetcher(allow_private_hosts=True).fetch(server.url(), tmp_path / "song")
+        told = await refusal(open_fetcher(allow_private_hosts=False), server.url(), tmp_path)
+        assert told == "only the ports 80, 443, 8080, 8443 are fetched from"
+    assert len(server.heads) == 1
+
+
+@pytest.mark.parametrize(
+    "host",
+    "localhost 127.0.0.1 127.1 2130706433 0x7f000001 0177.0.0.1 0 [::1] [::ffff:127.0.0.1] 10.0.0.1 "
+    "169.254.169.254 192.168.0.1 [fe80::1] [64:ff9b::7f00:1] １２７.0.0.1 %31%32%37.0.0.1".split(),  # noqa: RUF001
+)
+async def test_no_spelling_of_a_private_address_is_reached(
+    tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it connected"))
+    told = await refusal(fetcher_with(), f"http://{host}/song", tmp_path)
+    assert told in {
+        "the URL's host is not on the public internet",
+        "the URL's host name is not known",
+        "this is no URL",
+    }
+
+
+async def test_a_name_that_also_leads_inside_is_not_used(tmp_path: Path) -> None:
+    public = ipaddress.ip_address("93.184.216.34")
+    for answers in ([public, HERE], [HERE, public], []):
+        fetcher = fetcher_with(resolve=Names(answers))
+        told = await refusal(fetcher, "http://music.example/song", tmp_path)
+        assert told == "the URL's host is not on the public internet"
+
+
+async def test_the_address_that_was_judged_is_the_one_that_is_connected_to(tmp_path: Path) -> None:
+    # A name service that says something else the second time (rebinding) is not asked a second time.
+    names = Names([HERE], [ELSEWHERE])
+    async with web_server({"/song": page(SONG)}) as server:
+        await local(resolve=names).fetch(server.url(host="music.example"), tmp_path / "song")
+    assert names.asked == ["music.example"]
+    assert f"host: music.example:{server.port}" in server.heads[0].lower()
+
+
+async def test_the_next_address_is_tried_when_one_takes_no_connection(tmp_path: Path) -> None:
+    async with web_server({"/song": page(SONG)}) as server:
+        names = Names([ELSEWHERE, HERE])
+        await local(resolve=names).fetch(server.url(host="music.example"), tmp_path / "song")
+    assert (tmp_path / "song").read_bytes() == SONG
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Same", "308 Same"])
+async def test_redirects_are_followed(tmp_path: Path, status: str) -> None:
+    answers = {"/a": moved("/b?x=1", status), "/b?x=1": moved("song", status), "/song": page(SONG)}
+    async with web_server(answers) as server:
+        await local().fetch(server.url("/a"), tmp_path / "song")
+    assert (tmp_path / "song").read_bytes() == SONG
+
+
+async def test_redirects_end_after_five(tmp_path: Path) -> None:
+    async with web_server({"/a": moved("/a")}) as server:
+        assert await refusal(local(), server.url("/a"), tmp_path) == "the URL redirects more than 5 times"
+    assert len(server.heads) == 6
+
+
+async def test_a_redirect_to_the_inside_is_judged_like_any_url(tmp_path: Path) -> None:
+    async with web_server({"/song": page(SONG)}, host=str(ELSEWHERE)) as inside:
+        async with web_server({"/a": moved(inside.url(host=str(ELSEWHERE)))}) as server:
+            fetcher = fetcher_with(permits=lambda address: address == HERE, ports=None)
+            told = await refusal(fetcher, server.url("/a"), tmp_path)
+        assert told == "the URL's host is not on the public internet"
+        assert inside.heads == []
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://a/b", "gopher://x", "//u:p@h/"])
+async def test_a_redirect_to_what_is_no_web_page_is_refused(tmp_path: Path, location: str) -> None:
+    async with web_server({"/a": moved(location)}) as server:
+        told = await refusal(local(), server.url("/a"), tmp_path)
+    assert told in {
+        "only http and https URLs with a host name can be fetched",
+        "a URL with a user name or password is not fetched",
+    }
+    assert len(server.heads) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("file:///etc/passwd", "only http and https"),
+        ("ftp://music.example/a", "only http and https"),
+        ("/song.wav", "only http and https"),
+        ("http:///song", "only http and https"),
+        ("http://music.example:99999/", "this is no URL"),
+        ("http://[::1/", "this is no URL"),
+        ("http://a\x00b/", "this is no URL"),
+        ("http://user:word@music.example/", "user name or password"),
+        ("http://music.example:22/", "only the ports 80, 443"),
+        ("http://music.example/" + "a" * 3_000, "more than 2048 characters"),
+    ],
+)
+def test_urls_that_cannot_be_meant_are_refused_before_anything_is_asked(url: str, words: str) -> None:
+    with pytest.raises(InputUnreadable, match=words):
+        parse_source(url)
+
+
+async def test_an_unknown_name_is_told_apart(tmp_path: Path) -> None:
+    async def unknown(*_: object) -> Sequence[Address]:
+        raise socket.gaierror(socket.EAI_NONAME, "it is not known")
+
+    told = await refusal(fetcher_with(resolve=unknown), "http://music.example/", tmp_path)
+    assert told == "the URL's host name is not known"
+    assert await resolve("127.0.0.1", 80) == [HERE]
+
+
+async def test_what_is_no_audio_is_not_kept_and_not_told(tmp_path: Path) -> None:
+    async with web_server({"/song": page(b"root:x:0:0:secret" * 9, content_type="audio/flac")}) as server:
+        with pytest.raises(UnknownContainer) as raised:
+            await local().fetch(server.url(), tmp_path / "song")
+    assert "secret" not in str(raised.value)
+
+
+async def test_answers_without_a_file_are_refused_by_their_status_alone(tmp_path: Path) -> None:
+    answers = {
+        "/gone": page(b"a secret", status="410 Gone"),
+        "/empty": page(b""),
+        "/packed": page(SONG, content_encoding="gzip"),
+        "/garbage": b"SSH-2.0-OpenSSH_9.6\r\n",
+        "/cut": page(SONG)[:-1_000],
+    }
+    async with web_server(answers) as server:
+        told = {path: await refusal(local(), server.url(path), tmp_path) for path in (*answers, "/none")}
+    assert told == {
+        "/gone": "the URL answers with status 410",
+        "/none": "the URL answers with status 404",
+        "/empty": "the URL answers with an empty file",
+        "/packed": "the URL answers with a compressed body",
+        "/garbage": "the URL's answer broke off, or was no valid HTTP",
+        "/cut": "the URL's answer broke off, or was no valid HTTP",
+    }
+
+
+async def test_a_file_ends_where_it_is_too_large(tmp_path: Path) -> None:
+    async def endless(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + SONG)
+        while True:
+            writer.write(bytes(65_536))
+            await writer.drain()
+
+    async with web_server({"/told": page(SONG + bytes(3_000_000)), "/song": endless}) as server:
+        for path in ("/told", "/song"):
+            with pytest.raises(InputTooLong, match="larger than 2 MB"):
+                await local(most_bytes=2_000_000).fetch(server.url(path), tmp_path / "song")
+    assert (tmp_path / "song").stat().st_size <= 2_000_000
+
+
+async def test_who_delivers_too_slowly_is_not_waited_for(tmp_path: Path) -> None:
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + SONG)
+        await writer.drain()
+        await asyncio.sleep(30)
+
+    async with web_server({"/song": slow}) as server:
+        told = await refusal(local(total_seconds=0.3), server.url(), tmp_path)
+    assert told == "the URL did not deliver the file in time"
+
+
+async def test_nobody_listening_is_told_without_an_address(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        told = await refusal(local(), f"http://127.0.0.1:{port}/", tmp_path)
+    assert told == "the URL's host takes no connection"
+
+
+async def test_the_certificate_must_be_for_the_name_in_the_url(tmp_path: Path) -> None:
+    server_side, client_side = certificates("music.example", tmp_path)
+    async with web_server({"/song": page(SONG)}, tls=server_side) as server:
+        names = Names([HERE], [HERE])
+        fetcher = local(resolve=names, tls=client_side)
+        await fetcher.fetch(server.url(host="music.example", scheme="https"), tmp_path / "song")
+        told = await refusal(fetcher, server.url(host="other.example", scheme="https"), tmp_path)
+    assert (tmp_path / "song").read_bytes() == SONG
+    assert told == "the URL's host has no valid certificate"
+
+
+def certificates(name: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server with a certificate for that name, and a client that trusts who has signed it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "server.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    pem.write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(pem)
+    return server_side, ssl.create_default_context(cafile=str(pem))
