@@ -4,7 +4,7 @@ import html
 import importlib.util
 import ipaddress
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from gateway.dialects.native.errors import AnyRequest
 from gateway.errors import NotFound, raised_errors
 from gateway.jobs.job import MEANINGS, JobErrorCode
 from gateway.jobs.tally import Backlog, Tally, read_backlogs, read_tallies
-from gateway.jobs.workforce import GONE_SECONDS, served_queues
+from gateway.jobs.workforce import GONE_SECONDS, LoadedModel, loaded_models, served_queues
 from gateway.observability import Metrics
 from gateway.settings import Settings
 from gateway.storage import AudioStore, StoreError
@@ -84,7 +84,10 @@ async def metrics(
         raise NotFound("there is nothing at this path")
     async with pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
         stored = StoredMetrics(
-            await billing.read_totals(conn), await read_tallies(conn), await read_backlogs(conn)
+            await billing.read_totals(conn),
+            await read_tallies(conn),
+            await read_backlogs(conn),
+            await loaded_models(conn),
         )
     registry = CollectorRegistry()
     registry.register(stored)
@@ -105,16 +108,24 @@ def may_read_metrics(request: AnyRequest, token: str | None) -> bool:
 class StoredMetrics(Collector):
     """What the books and the job table say at one moment."""
 
-    def __init__(self, totals: billing.Totals, tallies: list[Tally], backlogs: list[Backlog]) -> None:
+    def __init__(
+        self,
+        totals: billing.Totals,
+        tallies: list[Tally],
+        backlogs: list[Backlog],
+        models: Mapping[str, LoadedModel],
+    ) -> None:
         self._totals = totals
         self._tallies = tallies
         self._backlogs = backlogs
+        self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        """Money, jobs, seconds, queues."""
+        """Money, jobs, seconds, queues, models."""
         yield from self._money()
         yield from self._jobs()
         yield from self._queues()
+        yield from self._engines()
 
     def _money(self) -> Iterator[Metric]:
         totals = self._totals
@@ -165,6 +176,20 @@ class StoredMetrics(Collector):
             age.add_metric([backlog.queue], backlog.oldest_seconds)
         yield depth
         yield age
+
+    def _engines(self) -> Iterator[Metric]:
+        """Where several workers have a model, of the one that can do most."""
+        labels = ["backend", "model"]
+        factor = GaugeMetricFamily(
+            "antiphon_realtime_factor", "Seconds of audio for each second of work, lately.", labels=labels
+        )
+        warm = GaugeMetricFamily("antiphon_model_warm", "1: the next song waits for nothing.", labels=labels)
+        for name, loaded in self._models.items():
+            warm.add_metric(["engine", name], loaded.warm)
+            if loaded.realtime_factor is not None:
+                factor.add_metric(["engine", name], loaded.realtime_factor)
+        yield factor
+        yield warm
 
 
 @get("/docs/errors", include_in_schema=False, media_type=MediaType.HTML, sync_to_thread=False)

@@ -234,8 +234,8 @@ def _step_bytes(shape: Shape, frames: int, rows: int, *, even: bool) -> int:
         # Scores, the same with the mask, and their softmax; keys and values repeated for every query head.
         step += rows * (3 * shape.heads * tokens**2 + 2 * tokens * shape.query) * shape.dtype_bytes
     masks = (1 if even else rows) * tokens**2
-    # While the band is made: distances of places in int64, twice; then once, with three truth values a mask.
-    making = max(16 * tokens**2, 8 * tokens**2 + 3 * masks)
+    # While the band is made: distances of places in int16, twice; then once, with three truth values a mask.
+    making = max(4 * tokens**2, 2 * tokens**2 + 3 * masks)
     return max(masks * shape.dtype_bytes + step, masks * (shape.dtype_bytes + 1), making)
 
 

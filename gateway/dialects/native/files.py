@@ -83,7 +83,7 @@ class SignedFile(msgspec.Struct, kw_only=True):
 
 
 @post(
-    ["/files", "/files/upload"],
+    "/files",
     status_code=HTTP_200_OK,
     summary="Upload a file",
     responses=FILE_ERRORS,
@@ -97,35 +97,13 @@ async def upload_file(request: GatewayRequest) -> Response[FileView]:
     its first bytes, not by its name. It is decoded once, so its length is known and a job will be able
     to read it; its bytes are kept as they are for 7 days, or for as long as a job waits for them.
     """
-    files = request.desk.files
-    if int(request.header(b"content-length") or 0) > MAX_FILE_BYTES + OVERHEAD_BYTES:
-        raise too_large(MAX_FILE_BYTES)
-    path = files.scratch / f"upload-{secrets.token_hex(8)}"
-    with files.receiving(request.auth):
-        await files.check_room(request.auth)
-        try:
-            form = await receive_form(
-                _chunks(request),
-                request.header(b"content-type"),
-                path=path,
-                most_bytes=MAX_FILE_BYTES,
-                names=_FIELDS,
-                check_head=check_head,
-            )
-            stored = await files.keep(
-                request.auth,
-                Upload(
-                    path=path,
-                    filename=form.filename,
-                    size_bytes=form.size_bytes,
-                    sha256=form.sha256,
-                    purpose=_purpose(form),
-                    retention=_retention(form),
-                ),
-            )
-        finally:
-            await asyncio.to_thread(path.unlink, missing_ok=True)
-    return Answer(_view(request, stored))
+    return await take_upload(request)
+
+
+@post("/files/upload", status_code=HTTP_200_OK, include_in_schema=False, scope=Scope.GENERATE)
+async def upload_file_there(request: GatewayRequest) -> Response[FileView]:
+    """The same, where clients of another service send it."""
+    return await take_upload(request)
 
 
 @get("/files/{file_id:str}", summary="Read a file's facts", responses=FINDING_ERRORS)
@@ -188,12 +166,45 @@ async def delete_file(request: GatewayRequest, file_id: FromPath[str]) -> Delete
 
 router: Final = Router(
     "/v1",
-    route_handlers=[upload_file, sign_file, list_files, read_file, delete_file],
+    route_handlers=[upload_file, upload_file_there, sign_file, list_files, read_file, delete_file],
     before_request=require_key,
     opt={"scope": Scope.READ},
     request_class=GatewayRequest,
     security=[{"bearer": []}, {"x-api-key": []}],
 )
+
+
+async def take_upload(request: GatewayRequest) -> Response[FileView]:
+    """Receive the form, decode its file and store it; nothing of a refused one is left."""
+    files = request.desk.files
+    if int(request.header(b"content-length") or 0) > MAX_FILE_BYTES + OVERHEAD_BYTES:
+        raise too_large(MAX_FILE_BYTES)
+    path = files.scratch / f"upload-{secrets.token_hex(8)}"
+    with files.receiving(request.auth):
+        await files.check_room(request.auth)
+        try:
+            form = await receive_form(
+                _chunks(request),
+                request.header(b"content-type"),
+                path=path,
+                most_bytes=MAX_FILE_BYTES,
+                names=_FIELDS,
+                check_head=check_head,
+            )
+            stored = await files.keep(
+                request.auth,
+                Upload(
+                    path=path,
+                    filename=form.filename,
+                    size_bytes=form.size_bytes,
+                    sha256=form.sha256,
+                    purpose=_purpose(form),
+                    retention=_retention(form),
+                ),
+            )
+        finally:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+    return Answer(_view(request, stored))
 
 
 async def _chunks(request: GatewayRequest) -> AsyncIterator[bytes]:

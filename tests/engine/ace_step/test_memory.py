@@ -49,7 +49,8 @@ def test_a_step_stays_within_its_estimate(turbo_bundle: Bundle, frames: list[int
         return batch, memories, dit.velocity(batch, latents, torch.full((len(frames),), 0.5))
 
     measured = _peak(step)
-    assert measured <= _activations(shape, frames, len(frames), chunk=1) <= 2 * measured
+    # A song alone has its words once, not twice; on short tiny songs that is most of it.
+    assert measured <= _activations(shape, frames, len(frames), chunk=1) <= 2.5 * measured
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")

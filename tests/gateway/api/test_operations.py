@@ -25,6 +25,8 @@ FAMILIES = {
     "antiphon_provider_cost_nanousd": "counter",
     "antiphon_low_balance_accounts": "gauge",
     "antiphon_queue_depth": "gauge",
+    "antiphon_realtime_factor": "gauge",
+    "antiphon_model_warm": "gauge",
     "antiphon_queue_oldest_age_seconds": "gauge",
     "antiphon_http_request_seconds": "histogram",
     "antiphon_admit_batch_size": "histogram",

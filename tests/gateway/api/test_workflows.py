@@ -196,6 +196,9 @@ async def test_models_tell_what_the_engine_has_loaded(listener: Customer) -> Non
     assert route["realtime_factor"] > 0
     assert route["load_seconds"] > 0
     assert route["longest_seconds"] >= 600
+    metrics = (await listener.http.get("/metrics")).text
+    assert f'antiphon_model_warm{{backend="engine",model="{TURBO}"}} 1.0' in metrics
+    assert f'antiphon_realtime_factor{{backend="engine",model="{TURBO}"}}' in metrics
 
 
 async def test_the_books_of_all_of_it_are_in_order(studio: Installation) -> None:
