@@ -1,6 +1,6 @@
 r"""The engine on a GPU: XL-turbo sizes, random weights, 8 steps, beside diffusers' pipeline and physics.
 
-    python benchmarks/engine_gpu.py [--budget 420] [--repeats 3] [--json engine_gpu.json] [--tiny]
+    python benchmarks/engine_gpu.py [--budget 420] [--repeats 3] [--json engine_gpu.json] [--profile] [--tiny]
 
 Weights are made on the device itself, so that nothing is downloaded; speed does not depend on their values.
 `--tiny` runs the same on a CPU with a checkpoint of a megabyte and shorter songs, each once: that everything
@@ -14,7 +14,9 @@ diffusers and msgspec:
     PYTHONPATH=/tmp/site python3 benchmarks/engine_gpu.py
 
 A row is skipped, and says so, when the budget (seconds) would not last for it: the least important come last.
-With the variable OUT set, the figures are also written to $OUT/engine_gpu.json.
+What fails costs its own row only. The pipeline decodes songs whole, as is its default, and in its own tiles
+where that fails. `--profile` adds which kernels took the time. With the variable OUT set, the figures are
+also written to $OUT/engine_gpu.json, anew after each row.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -39,6 +42,7 @@ if not __package__:  # as a script, also without an installation
         _package.__path__ = [str(_root / _name)]
 
 from benchmarks.engine_floor import Floor, Rates, measure_rates
+from benchmarks.engine_planner import measure_planner
 from benchmarks.engine_weights import tiny_pipeline, xl_pipeline
 from engine.ace_step.bundle import Bundle
 from engine.ace_step.dit import Denoiser, Dit
@@ -77,17 +81,23 @@ class Bench:
         self.began = time.perf_counter()
         self.tiny, self.budget, self.repeats = tiny, budget, repeats
         self.device = torch.device("cpu" if tiny else "cuda")
+        self.gpu = "CPU" if tiny else torch.cuda.get_device_name()
+        print(f"torch {torch.__version__} on {self.gpu}", flush=True)
         self.pipeline = tiny_pipeline() if tiny else xl_pipeline(self.device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.bundle = bundle_of(self.pipeline, self.device)
+        print(f"weights made in {self.spent:.0f} s", flush=True)
         self.rates: Rates = measure_rates(self.device, self.bundle.dtype)
         self.floor = Floor(self.bundle, self.rates, steps=STEPS)
+        print(f"{self.floor.explanation()}\n", flush=True)
         self.asked = 0
         began = time.perf_counter()
         self.fast: Accelerated = accelerate(
             self.bundle, everywhere=tiny, compiler=None if tiny else "default"
         )
         self.loading = time.perf_counter() - began
+        print(f"fast parts chosen, compiled and compared in {self.loading:.1f} s:", flush=True)
+        print(f"{self.fast.report()}\n", flush=True)
         self.runner = AceStepRunner(
             self.bundle, VARIANTS["xl-turbo"], dit=self.fast.dit, vae=self.fast.vae, threads=None
         )
@@ -98,14 +108,14 @@ class Bench:
         return time.perf_counter() - self.began
 
     def requests(self, seconds: float, batch: int) -> list[EngineRequest]:
-        """Songs with words that no cache has seen."""
+        """Songs with words that no cache has seen, each its own."""
         self.asked += 1
         return [
             EngineRequest(
                 id=str(place),
                 model=self.bundle.name,
-                prompt=f"upbeat indie pop number {self.asked}, bright guitars, warm analog synth",
-                lyrics=f"{LYRICS}\n{self.asked}",
+                prompt=f"upbeat indie pop number {self.asked}, take {place}, bright guitars, warm synth",
+                lyrics=f"{LYRICS}\n{self.asked} {place}",
                 frames=round(seconds * SAMPLE_RATE),
                 seed=self.asked * 100 + place,
                 num_inference_steps=STEPS,
@@ -127,8 +137,21 @@ class Bench:
         return phases
 
     def theirs(self, seconds: float, batch: int) -> dict[str, float]:
-        """The same of the pipeline: from words to samples in memory."""
+        """The same of the pipeline: from words to samples in memory; in tiles once it fails without."""
         requests = self.requests(seconds, batch)
+        try:
+            self._piped(requests, seconds)
+        except RuntimeError:  # out of memory, or more samples than its kernels can count
+            if self.pipeline.vae.use_tiling:
+                raise
+        else:
+            return {}
+        self.pipeline.vae.enable_tiling()
+        self._clear()
+        self._piped(requests, seconds)
+        return {}
+
+    def _piped(self, requests: list[EngineRequest], seconds: float) -> None:
         made = self.pipeline(
             prompt=[request.prompt for request in requests],
             lyrics=[request.lyrics for request in requests],
@@ -139,8 +162,7 @@ class Bench:
             generator=[torch.Generator(self.device).manual_seed(request.seed) for request in requests],
             output_type="np",
         )
-        assert made.audios.shape[0] == batch
-        return {}
+        assert made.audios.shape[0] == len(requests)
 
     def timed(self, render: Render, seconds: float, batch: int) -> Figures:
         """Median of the repeats behind a warm-up, and the most memory; tiny songs are rendered once."""
@@ -155,7 +177,6 @@ class Bench:
                 self._synchronise()
                 times.append(time.perf_counter() - began)
         except Exception as error:  # noqa: BLE001 - one row that fails must not cost the others
-            self._clear()
             return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"}
         timed = times[1:] or times
         figures: Figures = {"seconds": statistics.median(timed), "first": times[0], "times": timed}
@@ -176,7 +197,26 @@ class Bench:
                 row[name] = {"failed": "skipped: no time left"}
             else:
                 row[name] = self.timed(render, seconds, batch)
+        row["pipeline"]["tiled"] = self.pipeline.vae.use_tiling
+        self.pipeline.vae.disable_tiling()
         return row
+
+    def planner(self) -> Figures:
+        """Of the planner's step, if there is time for it."""
+        if self.spent + 30 > self.budget:
+            return {"planner": "skipped: no time left"}
+        self._clear()
+        return measure_planner(self.device, self.bundle.dtype, tiny=self.tiny)
+
+    def profile(self, seconds: int) -> Figures:
+        """The kernels of one song of ours that take the most time."""
+        self.ours(seconds, 1)
+        with torch.profiler.profile() as profile:
+            self.ours(seconds, 1)
+            self._synchronise()
+        averages = profile.key_averages()
+        key = "self_cpu_time_total" if self.tiny else "self_device_time_total"
+        return {"kernels": "\n" + averages.table(sort_by=key, row_limit=25, max_name_column_width=80)}
 
     def exactness(self, seconds: float) -> Figures:
         """How far a song is from the plain path's, from itself made again, and from itself in a batch."""
@@ -225,6 +265,9 @@ class Bench:
             torch.cuda.synchronize()
 
     def _clear(self) -> None:
+        forget = getattr(self.fast.dit, "forget", None)
+        if forget is not None:
+            forget()  # recorded steps keep memory, and the pipeline may need all of it
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -276,8 +319,9 @@ def line(row: Figures) -> str:
         f"{shown(ours, 'peak_gb', '.1f'):>7}",
         f"{shown(theirs, 'peak_gb', '.1f'):>7}",
     )
-    failures = [f"{name}: {row[name]['failed']}" for name in ("ours", "pipeline") if "failed" in row[name]]
-    return "  ".join([*cells, phases, *failures])
+    notes = [f"{name}: {row[name]['failed']}" for name in ("ours", "pipeline") if "failed" in row[name]]
+    notes += ["pipeline: decoded in tiles"] if theirs.get("tiled") else []
+    return "  ".join([*cells, phases, *notes])
 
 
 HEAD: Final = "  ".join(
@@ -316,37 +360,51 @@ def goals(rows: list[Figures]) -> dict[str, bool | None]:
     return verdicts
 
 
-def measure(bench: Bench) -> Figures:
-    """Everything, printed as it comes."""
-    device = torch.cuda.get_device_name() if bench.device.type == "cuda" else "CPU"
-    print(f"torch {torch.__version__} on {device}; weights made in {bench.spent - bench.loading:.0f} s")
-    print(f"fast parts chosen, compiled and compared in {bench.loading:.1f} s:\n{bench.fast.report()}\n")
-    print(f"{bench.floor.explanation()}\n", flush=True)
+def measure(bench: Bench, save: Callable[[Figures], None], *, profile: bool) -> None:
+    """Everything, printed and saved as it comes."""
     document: Figures = {
         "torch": torch.__version__,
-        "device": device,
+        "device": bench.gpu,
         "steps": STEPS,
         "loading_s": bench.loading,
         "rates": bench.rates.as_dict(),
         "parts": bench.fast.report().splitlines(),
+        "exactness": attempted(lambda: bench.exactness(2 if bench.tiny else 30)),
         "rows": [],
     }
-    print(HEAD)
+    print(f"{told(document['exactness'])}\n\n{HEAD}", flush=True)
     for seconds, batch in TINY_ROWS if bench.tiny else ROWS:
         row = finished(bench.row(seconds, batch))
         document["rows"].append(row)
         print(line(row), flush=True)
-    print()
-    document["exactness"] = bench.exactness(2 if bench.tiny else 30)
-    for name, value in document["exactness"].items():
-        print(f"{name}: {value if isinstance(value, bool) else format(value, '.1e')}")
+        save(document)
+    document["planner"] = attempted(bench.planner)
+    print(f"\n{told(document['planner'])}", flush=True)
     document["goals"] = goals(document["rows"])
     print("\ngoals, set for one NVIDIA H200:")
     for name, met in document["goals"].items():
         print(f"  {name}: {'not measured' if met is None else 'met' if met else 'MISSED'}")
     document["seconds"] = bench.spent
-    print(f"\n{bench.spent:.0f} s in all")
-    return document
+    print(f"\n{bench.spent:.0f} s in all", flush=True)
+    save(document)
+    for seconds, _ in (TINY_ROWS if bench.tiny else ROWS)[:2] if profile else ():
+        print(f"\n{seconds} s\n{told(attempted(partial(bench.profile, seconds)))}", flush=True)
+
+
+def told(figures: Figures) -> str:
+    """One line each."""
+    return "\n".join(
+        f"{name}: {format(value, '.2g') if isinstance(value, float) else value}"
+        for name, value in figures.items()
+    )
+
+
+def attempted(work: Callable[[], Figures]) -> Figures:
+    """What `work` found, or why it found nothing: one part that fails must not cost the others."""
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001 - drivers fail in any way
+        return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -358,14 +416,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--budget", type=float, default=420.0, help="seconds, for everything")
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement, behind a warm-up")
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--profile", action="store_true", help="print what took the time, at the end")
     options = parser.parse_args(arguments)
     if not options.tiny and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; --tiny runs without one")
-    document = measure(Bench(tiny=options.tiny, budget=options.budget, repeats=options.repeats))
     out = os.environ.get("OUT")
-    for path in (options.json, Path(out) / "engine_gpu.json" if out else None):
-        if path is not None:
+    paths = [
+        path for path in (options.json, Path(out) / "engine_gpu.json" if out else None) if path is not None
+    ]
+
+    def save(document: Figures) -> None:
+        for path in paths:
             path.write_text(json.dumps(document, indent=1) + "\n")
+
+    bench = Bench(tiny=options.tiny, budget=options.budget, repeats=options.repeats)
+    measure(bench, save, profile=options.profile)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, cast
 
-from api_words import BUILT, CHANGES, FIELDS, OMITTED
+from api_words import CHANGES, FIELDS
+from example_marks import BUILT, OMITTED
 from generated_page import ROOT
 from litestar.routes import HTTPRoute
 

@@ -7,12 +7,9 @@ a line gets a placeholder in examples.
 # ruff: noqa: INP001 - a module beside files that are no Python
 from typing import Any, Final
 
+from example_marks import BUILT, OMITTED
+from file_words import FILE_FIELDS, FILE_OBJECTS
 from payment_words import PAYMENT_CHANGES, PAYMENT_FIELDS, PAYMENT_OBJECTS, PAYMENT_OTHERS
-
-OMITTED: Final = object()
-"""In examples the field is left out: it is only there when it was asked for."""
-BUILT: Final = object()
-"""In examples the value is built from the field's own type."""
 
 JOB_ID: Final = "01a1fd23dc4f783a8e1460df4a0fef39"
 ORGANIZATION_ID: Final = "01a1fd23d2f87763bb572dc9fc9be59f"
@@ -28,7 +25,9 @@ OBJECTS: Final = {
     "ErrorEnvelope": "The body of every refusal; all codes are on the [errors page](errors.md).",
     "TrackView": "One delivered file.",
     "EventView": "Of a [followed job](#follow-a-job), as the text of a server-sent event.",
-} | PAYMENT_OBJECTS
+    **PAYMENT_OBJECTS,
+    **FILE_OBJECTS,
+}
 
 _MONTH: Final[dict[str, tuple[str, Any]]] = {
     "month": ("The month, by UTC.", "2026-11"),
@@ -40,7 +39,17 @@ _MONTH: Final[dict[str, tuple[str, Any]]] = {
     "closing_usd": ("The balance at its end, or now: opening + added - charged - removed.", "4.995000000"),
 }
 
-FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = PAYMENT_FIELDS | {
+FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
+    **PAYMENT_FIELDS,
+    **FILE_FIELDS,
+    "RouteView": {
+        "backend": ("Who renders.", "engine"),
+        "state": ("`ready`, `loading`, `failed`, or `absent`: no worker has told of it.", "ready"),
+        "warm": ("Whether it has rendered already, so that the next song waits for nothing.", True),
+        "load_seconds": ("How long loading took; null before.", 41.5),
+        "realtime_factor": ("Seconds of audio for each second of work, lately; null before.", 240.0),
+        "longest_seconds": ("The longest song that fits into the device's memory; null: not known.", 600.0),
+    },
     "JobView": {
         "job_id": ("The same as `id`, for clients of other services.", JOB_ID),
         "id": ("Id of the job, 32 hexadecimal digits; they sort by time.", JOB_ID),
@@ -292,6 +301,7 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = PAYMENT_FIELDS | {
         ),
         "pricing": ("What it costs you now; null: not for sale.", BUILT),
         "available": ("Whether live keys can use it here; test keys always can.", True),
+        "routes": ("Ways to it that are configured here, and how they fare.", BUILT),
     },
     "Parameter": {
         "type": ("Type of the field in a request.", "number"),
@@ -358,6 +368,7 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = PAYMENT_FIELDS | {
 PATH_VALUES: Final = {
     "job_id": "$JOB",
     "topup_id": "$TOPUP",
+    "file_id": "$FILE",
     "model_id": "sandbox",
     "month": "$(date -u +%Y-%m)",
 }
@@ -369,6 +380,7 @@ QUERIES: Final = {
     "GET /v1/account/usage": "status=completed&limit=2",
     "GET /v1/usage": "group_by=day,model",
     "GET /v1/ledger": "limit=2",
+    "GET /v1/files/sign": "file_id=$FILE",
 }
 
 PARAMETERS: Final = {

@@ -12,6 +12,7 @@ from generated_page import ROOT, table, write_or_check
 
 PAGE: Final = ROOT / "docs" / "api.md"
 JSON: Final = "application/json"
+FORM: Final = "multipart/form-data"
 EVENTS: Final = "text/event-stream"
 FIRST_REFUSAL: Final = 400
 EVERYWHERE: Final = ("x-request-id",)
@@ -35,8 +36,8 @@ has every code.
 * Ids of another organization, or of another project for a project's key, do not exist: 404.
 * New fields may appear in answers at any time: ignore what you do not know.
 
-The curl examples read `ANTIPHON_BASE_URL`, `ANTIPHON_API_KEY` and, for the id of a job or a top-up,
-`JOB` or `TOPUP`. Those of [payments](payments.md) need a gateway that takes payments.
+The curl examples read `ANTIPHON_BASE_URL`, `ANTIPHON_API_KEY` and, for the id of a job, a top-up or a
+file, `JOB`, `TOPUP` or `FILE`. Those of [payments](payments.md) need a gateway that takes payments.
 """
 MODELS: Final = """\
 ## Models
@@ -169,7 +170,7 @@ def _body(document: Document, operation: Node) -> str:
     for media_type, body in operation.get("requestBody", {}).get("content", {}).items():
         name = next(document.references(body.get("schema", {})), None)
         if name is None:
-            parts.append(f"Body: `{media_type}`.")
+            parts += [f"Body, `{media_type}`:", _form_table(document, body.get("schema", {}))]
         elif (first := _title(_first_with_body(document, name))) == _title(operation):
             parts += [f"Body, `{media_type}`:", _request_table(document, name)]
         else:
@@ -184,6 +185,16 @@ def _first_with_body(document: Document, name: str) -> Node:
         for _, operation in document.operations()
         if name in document.references(operation.get("requestBody", {}))
     )
+
+
+def _form_table(document: Document, schema: Node) -> str:
+    """Of a form, which has no name of its own."""
+    required = schema.get("required", ())
+    fields = [
+        document.field(name, part, required=name in required) for name, part in schema["properties"].items()
+    ]
+    rows = [(f"`{field.name}`", *_cells(field)) for field in fields]
+    return table(("part", "type", "values", "default", "meaning"), rows)
 
 
 def _request_table(document: Document, name: str) -> str:
@@ -248,13 +259,16 @@ def _curl(document: Document, route: Route, operation: Node) -> str:
             path = path.replace(f"{{{name}}}", PATH_VALUES.get(name, f"${name.upper()}"))
     query = f"?{QUERIES[route.name]}" if route.name in QUERIES else ""
     lines = [f'curl -s{"N" if _is_stream(operation) else ""} "$ANTIPHON_BASE_URL{path}{query}"']
-    body = operation.get("requestBody", {}).get("content", {}).get(JSON)
-    if route.method != ("POST" if body else "GET"):
+    content = operation.get("requestBody", {}).get("content", {})
+    body = content.get(JSON)
+    if route.method != ("POST" if content else "GET"):
         lines[0] += f" -X {route.method}"
     lines.append('-H "authorization: Bearer $ANTIPHON_API_KEY"')
     if body:
         text = json.dumps(document.example(body.get("schema", {})), ensure_ascii=False)
         lines += ['-H "content-type: application/json"', f"-d '{text}'"]
+    if FORM in content:
+        lines.append("-F file=@song.flac")
     return " \\\n  ".join(lines)
 
 

@@ -3,6 +3,8 @@
 # ruff: noqa: INP001 - a module beside files that are no Python
 from typing import Any, Final
 
+from example_marks import BUILT
+
 TOP_UP_ID: Final = "5f2b8f0c7f3e4a2d9c1e6a7b8d9e0f1a"
 _PAGE: Final = "https://checkout.stripe.com/c/pay/cs_live_a1B2c3"
 _RECEIPT: Final = "https://pay.stripe.com/receipts/payment/CAcaFwoVYWNjdF8x"
@@ -34,7 +36,7 @@ PAYMENT_FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
     },
     "TopUpList": {
         "object": ("Kind of object.", "list"),
-        "data": ("The payments.", None),
+        "data": ("The payments.", BUILT),
         "has_more": ("Whether there are older ones.", False),
         "next_cursor": ("`cursor` of the next page; null on the last.", None),
     },

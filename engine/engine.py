@@ -2,7 +2,6 @@
 
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -19,13 +18,14 @@ from engine.errors import (
     OutOfMemory,
     RenderFailed,
     UnknownModel,
+    without_frames,
 )
 from engine.models import LoadState, ModelStatus
 from engine.runner import Failed, Finished, LimitedRunner, Progress, Runner, RunnerEvent
 from engine.scheduler import next_batch
 from engine.schema import SAMPLE_RATE, EngineRequest, result_fault
 from engine.ticket import Ticket
-from engine.wear import Watermark
+from engine.wear import Sounds, Watermark
 
 
 class Loading(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +57,7 @@ class _Model:
 
     def fail(self, error: BaseException) -> None:
         """It will not be served."""
-        # Without its frames: they hold the weights that were read so far.
-        traceback.clear_frames(error.__traceback__)
+        without_frames(error)  # they hold the weights that were read so far
         self.state, self.runner = LoadState.FAILED, None
         self.error = str(error) or type(error).__name__
 
@@ -82,11 +81,14 @@ class Engine:
         loading: Sequence[Loading] = (),
         max_waiting: int = 64,
         watermarks: Sequence[Watermark] = (),
+        sounds: Sounds | None = None,
     ) -> None:
+        """`sounds` is told of all sound that comes in and goes out."""
         self._models = {model: _Model(runner) for runner in runners for model in runner.models}
         self._models |= {item.model: _Model(None) for item in loading}
         self._max_waiting = max_waiting
         self._watermarks = tuple(watermarks)
+        self._sounds = Sounds() if sounds is None else sounds
         self._changed = threading.Condition()
         self._waiting: list[Ticket] = []  # guarded by _changed, like the three below
         self._rendering: list[Ticket] = []
@@ -111,8 +113,8 @@ class Engine:
 
     @property
     def worn_out(self) -> bool:
-        """Whether memory stays after batches and a fresh process would do better; songs still render."""
-        return any(watermark.worn_out for watermark in self._watermarks)
+        """Whether a fresh process would do better: memory stays after batches, or nobody renders any more."""
+        return not self._thread.is_alive() or any(watermark.worn_out for watermark in self._watermarks)
 
     def status(self) -> tuple[ModelStatus, ...]:
         """Every model, loaded or not, by name."""
@@ -126,6 +128,7 @@ class Engine:
                     load_seconds=model.load_seconds,
                     realtime_factor=model.realtime_factor,
                     longest_seconds=_longest_seconds(name, model.runner),
+                    reads_codes=bool(getattr(model.runner, "reads_codes", True)),
                     error=model.error,
                     waiting=waiting[name],
                 )
@@ -147,6 +150,9 @@ class Engine:
                 raise EngineFull(f"{self._max_waiting} requests are waiting already")
             self._waiting.append(ticket)
             self._changed.notify_all()
+        for sound in (request.source, request.reference):
+            if sound is not None:
+                self._sounds.note(sound.samples)
         return ticket
 
     def close(self, *, drain: bool = False, timeout_s: float | None = 30.0) -> bool:
@@ -203,6 +209,7 @@ class Engine:
                     return
                 self._loaded.append(_Loaded(item, build, began))
                 self._changed.notify_all()
+            del build  # weights that turn out to be of no use must not stay while the next are read
 
     def _admit(self) -> None:
         """Warm up what was loaded, and take requests for it."""
@@ -223,6 +230,9 @@ class Engine:
                 model.runner, model.state = runner, LoadState.READY
                 model.warm = loaded.item.warm_up is not None
                 model.load_seconds = time.monotonic() - loaded.began
+                for name, other in self._models.items():
+                    if other.runner is not None:
+                        other.runner.limits(name)  # measures what the newcomer has left of memory
             for watermark in self._watermarks:
                 watermark.rebase()
 
@@ -232,6 +242,7 @@ class Engine:
                 self._render(batch)
                 with self._changed:
                     self._rendering = []
+                del batch  # no song stays while the next one is waited for
                 for watermark in self._watermarks:
                     watermark.look()
         finally:
@@ -276,8 +287,10 @@ class Engine:
         try:
             return self._run_through(batch)
         finally:
-            songs = [ticket for ticket in batch if ticket.progress == 1]
-            audio_seconds = sum(ticket.future.result(0).samples.shape[1] for ticket in songs) / SAMPLE_RATE
+            songs = [ticket.future.result(0).samples for ticket in batch if ticket.progress == 1]
+            audio_seconds = sum(samples.shape[1] for samples in songs) / SAMPLE_RATE
+            for samples in songs:
+                self._sounds.note(samples)
             with self._changed:
                 model.warm = model.warm or bool(songs)
                 if songs:
@@ -292,7 +305,7 @@ class Engine:
         except MemoryError as error:
             return _caused(OutOfMemory("the song did not fit into memory"), error)
         except EngineError as error:
-            return error
+            return without_frames(error)
         except Exception as error:  # noqa: BLE001 - the thread must outlive whatever one request provokes
             return _caused(RenderFailed(f"{type(error).__name__} while rendering"), error)
         return RenderFailed("the runner ended without a result")
@@ -365,7 +378,5 @@ def _drop_canceled(live: dict[str, Ticket]) -> None:
 
 
 def _caused(error: EngineError, cause: BaseException) -> EngineError:
-    # The traceback lives as long as the caller's future; the song-sized buffers in its frames must not.
-    traceback.clear_frames(cause.__traceback__)
     error.__cause__ = cause
-    return error
+    return without_frames(error)

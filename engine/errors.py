@@ -12,9 +12,16 @@ EngineError
 ├── Canceled              nobody: the caller asked for it
 └── RenderError           the operator, or another backend
     ├── OutOfMemory       this request did not fit
+    ├── Silent            what was rendered cannot be heard
     ├── RenderFailed      the runner crashed or broke its promise; `__cause__` has the reason
     └── DeviceUnavailable the asked device does not exist here
 """
+
+import traceback
+from types import TracebackType
+from typing import TypeVar
+
+AnyError = TypeVar("AnyError", bound=BaseException)
 
 
 class EngineError(Exception):
@@ -69,5 +76,34 @@ class RenderFailed(RenderError):
     """The runner crashed or broke its promise; `__cause__` has the reason."""
 
 
+class Silent(RenderError):
+    """What was rendered cannot be heard; the same request would give the same again."""
+
+
 class DeviceUnavailable(RenderError):
     """The asked device does not exist on this machine."""
+
+
+def without_frames(error: AnyError) -> AnyError:
+    """The same error, holding no local variable of where it and its causes were raised and caught.
+
+    An error lives as long as whoever wants to know it; the tensors and songs in those frames must not.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = _behind_running(link.__traceback__)
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+    return error
+
+
+def _behind_running(trace: TracebackType | None) -> TracebackType | None:
+    """Without the frames that caught it: they still run, cannot be cleared, and would be kept whole."""
+    while trace is not None:
+        try:
+            trace.tb_frame.clear()
+        except RuntimeError:
+            trace = trace.tb_next
+        else:
+            break
+    return trace

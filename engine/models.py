@@ -41,7 +41,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     warm_up_seconds: float | None = 10.0
     """Length of the first song, which nobody hears; None: the first customer waits instead."""
     leak_bytes: int = 2_000_000_000
-    """What may stay after batches, with caches and songs on their way out, before a worker is worn out."""
+    """What may stay after batches, caches included, before a worker is worn out."""
     threads: int | None = None
     """Of a model on the CPU; None: as many as torch takes by itself."""
 
@@ -67,6 +67,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of audio for each second of engine time, smoothed over the last batches; None: none yet."""
     longest_seconds: float | None = None
     """The longest single song that fits into memory by the estimate; None: no estimate is made."""
+    reads_codes: bool = True
+    """Whether it has the audio tokenizers that covers and plans need."""
     error: str | None = None
     """Why loading failed."""
     waiting: int = 0

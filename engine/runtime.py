@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import msgspec
 import torch
@@ -13,7 +14,7 @@ from engine.errors import DeviceUnavailable
 from engine.models import ModelSpec, Tuning
 from engine.runner import Runner
 from engine.schema import SAMPLE_RATE, EngineRequest
-from engine.wear import Watermark, resident_bytes
+from engine.wear import Sounds, Watermark, resident_bytes
 
 
 def open_engine(
@@ -33,7 +34,7 @@ def open_engine(
     """
     check_device(device)
     where = _resolved(device)
-    shelf = _Shelf(where, planner, tuning)
+    shelf, sounds = _Shelf(where, planner, tuning), Sounds()
     return Engine(
         [ComposerRunner(threads=threads)],
         loading=[
@@ -45,7 +46,8 @@ def open_engine(
             for spec in models
         ],
         max_waiting=max_waiting,
-        watermarks=shelf.watermarks(),
+        watermarks=shelf.watermarks(sounds),
+        sounds=sounds,
     )
 
 
@@ -69,7 +71,7 @@ class _Shelf:
         # Asked here, because on the engine's thread the composer has the last word about threads.
         self._tuning = msgspec.structs.replace(tuning, threads=tuning.threads or torch.get_num_threads())
         self._planner: Any = None
-        self._runners: list[Any] = []
+        self._runners: WeakSet[Any] = WeakSet()  # one that fails its first song must not stay
 
     def load(self, spec: ModelSpec) -> Callable[[], Runner]:
         """See Loading."""
@@ -82,16 +84,17 @@ class _Shelf:
 
         def built() -> Runner:
             runner = build()
-            self._runners.append(runner)
+            self._runners.add(runner)
             return runner
 
         return built
 
-    def watermarks(self) -> list[Watermark]:
-        """Of this process, and of the device: what torch holds there that nobody would give back."""
-        marks = [Watermark(resident_bytes, allowance_bytes=self._tuning.leak_bytes)]
+    def watermarks(self, sounds: Sounds) -> list[Watermark]:
+        """Of this process, and of the device: what is held there that nobody asked for or would give back."""
+        allowance = self._tuning.leak_bytes
+        marks = [Watermark(lambda: resident_bytes() - sounds.bytes, allowance_bytes=allowance)]
         if self._device.type == "cuda":
-            marks.append(Watermark(self._device_bytes, allowance_bytes=self._tuning.leak_bytes))
+            marks.append(Watermark(self._device_bytes, allowance_bytes=allowance))
         return marks
 
     def _device_bytes(self) -> int:

@@ -53,7 +53,7 @@ class InferMethod(StrEnum):
     """Predict the clean song, then add fresh noise, seeded by the song."""
 
 
-class Sound(msgspec.Struct, frozen=True, eq=False):
+class Sound(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """Recorded sound: float32, shape [2, frames], 48 kHz, full scale is 1."""
 
     samples: NDArray[np.float32]

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from engine.schema import GuidanceType, InferMethod, Task
+from engine.schema import MAX_SECONDS, SAMPLE_RATE, GuidanceType, InferMethod, Task
 
 TRACK_NAMES: Final = (
     "vocals",
@@ -142,7 +142,7 @@ def _about_task(variant: Variant, knobs: Knobs) -> Iterator[Objection]:
         yield Objection(
             field="source_audio",
             message="text2music takes no source_audio: use reference_audio for a timbre, or task cover",
-            suggestion="cover",
+            suggestion="leave it out",
         )
 
 
@@ -160,16 +160,16 @@ def _about_editing(knobs: Knobs) -> Iterator[Objection]:
             yield Objection(
                 field=field,
                 message=f"{field} belongs to {' and '.join(tasks)}, not to {knobs.task}",
-                suggestion=tasks[0],
+                suggestion="leave it out",
             )
     for field in ("cover_strength", "cover_noise_strength"):
         yield from _outside(field, getattr(knobs, field), 0.0, 1.0)
     start, end = knobs.repainting_start, knobs.repainting_end
-    if end is not None and end <= (start or 0.0):
+    if end is not None and round(end * SAMPLE_RATE) <= round((start or 0.0) * SAMPLE_RATE):
         yield Objection(
             field="repainting_end",
             message="repainting_end must come after repainting_start",
-            suggestion=str((start or 0.0) + 1.0),
+            suggestion=f"{min((start or 0.0) + 1.0, MAX_SECONDS):g}",
         )
     names = (knobs.track_name,) if knobs.track_name is not None else knobs.track_classes or ()
     for name in names:

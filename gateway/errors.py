@@ -2,7 +2,7 @@
 
 GatewayError
 ├── ClientError                   the caller changes the request
-│   ├── InvalidRequest        400   UnknownParameter, UnsupportedParameter, UnreadableFile
+│   ├── InvalidRequest        400   UnknownParameter, UnsupportedParameter
 │   ├── Unauthenticated       401   MissingApiKey, InvalidApiKey
 │   ├── PaymentRequired       402   InsufficientCredits, BudgetExceeded
 │   ├── Forbidden             403   ScopeDenied, ModelNotAllowed, LinkRefused
@@ -81,12 +81,6 @@ class UnsupportedParameter(InvalidRequest):
     """The field exists, but not for this model or format."""
 
     code = "unsupported_parameter"
-
-
-class UnreadableFile(InvalidRequest):
-    """An uploaded file is damaged, or has no sound that can be used."""
-
-    code = "input_unreadable"
 
 
 class Unauthenticated(ClientError):

@@ -83,7 +83,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         engine_device=environ.get("ANTIPHON_ENGINE_DEVICE") or environ.get("ACESTEP_DEVICE") or "auto",
         engine_models=_engine_models(environ, problems),
         engine_planner=environ.get("ANTIPHON_ENGINE_PLANNER") or environ.get("ACESTEP_LM_MODEL_PATH") or None,
-        allow_private_hosts=_switch("ANTIPHON_ALLOW_PRIVATE_HOSTS", environ, problems),
+        allow_private_hosts=_switch(
+            "ANTIPHON_ALLOW_PRIVATE_HOSTS", environ.get("ANTIPHON_ALLOW_PRIVATE_HOSTS"), problems
+        ),
         stripe_secret_key=_stripe_secret_key(environ, problems),
         stripe_webhook_secret=_stripe_webhook_secret(environ, problems),
         stripe_base_url=_origin(
@@ -145,8 +147,8 @@ def _engine_models(environ: Mapping[str, str], problems: list[str]) -> tuple[tup
     return tuple(models.items())
 
 
-def _switch(name: str, environ: Mapping[str, str], problems: list[str]) -> bool:
-    value = (environ.get(name) or "0").lower()
+def _switch(name: str, given: str | None, problems: list[str]) -> bool:
+    value = (given or "0").lower()
     if value not in {"0", "1", "true", "false"}:
         problems.append(f"{name}={value!r}: write 1 or 0")
     return value in {"1", "true"}

@@ -37,7 +37,8 @@ class ScriptedBackend:
     `hang`: until cancelled - `deaf`: does not hear that it was cancelled - `break`: fails for good -
     `stumble`: fails, another attempt may work - `stumble once`: only the first attempt does - `silent`:
     broken sound - `short`: 3 % less than was asked for - `half`: half of it - `double`: twice of it -
-    `fewer`: one song less than was asked for - `sparse`: nine tenths are rests - `away`: takes nothing.
+    `fewer`: one song less than was asked for - `sparse`: nine tenths are rests - `away`: takes nothing -
+    `fetch`: is not done with submitting until that is cancelled.
     """
 
     name: Final = "scripted"
@@ -54,6 +55,8 @@ class ScriptedBackend:
         self.submitted.append(task)
         if "away" in task.request.prompt:
             raise BackendUnavailable("gone for lunch")
+        if "fetch" in task.request.prompt:
+            await asyncio.Event().wait()
         ref = f"{task.job_id.hex}-{task.attempt}"
         self._plays[ref] = Play(task)
         return RemoteTask(backend=self.name, ref=ref)

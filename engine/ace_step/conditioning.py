@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.ace_step.bundle import Bundle
 from engine.ace_step.prompt import Prompt
 from engine.ace_step.song import Condition
-from engine.ace_step.vae import Vae
+from engine.ace_step.vae import CHUNK_FRAMES, Vae
 from engine.schema import SAMPLE_RATE, Sound
 
 CACHE_BYTES: Final = 64 * 2**20
@@ -48,11 +48,16 @@ class Conditioner:
         return len(self._tokenizer(text).input_ids)
 
     @torch.no_grad()
-    def condition(self, prompt: Prompt, reference: Sound | None = None) -> Condition:
-        """Lyrics, timbre and text in the order in which the models were trained to read them: [E, W]."""
+    def condition(
+        self, prompt: Prompt, reference: Sound | None = None, *, chunk_frames: int = CHUNK_FRAMES
+    ) -> Condition:
+        """Lyrics, timbre and text in the order in which the models were trained to read them: [E, W].
+
+        `chunk_frames`: how much of the reference is encoded at once.
+        """
         parts = (
             self._lyrics.get(prompt.lyrics, lambda: self._encode_lyrics(prompt.lyrics)),
-            self._timbre(reference),
+            self._timbre(reference, chunk_frames),
             self._texts.get(prompt.text, lambda: self._encode_text(prompt.text)),
         )
         return Condition(torch.cat(parts))
@@ -81,7 +86,7 @@ class Conditioner:
     def _tokens(self, text: str) -> torch.Tensor:
         return torch.tensor([self._tokenizer(text).input_ids], device=self._bundle.device)
 
-    def _timbre(self, reference: Sound | None) -> torch.Tensor:
+    def _timbre(self, reference: Sound | None, chunk_frames: int) -> torch.Tensor:
         """[1, W]. A silent reference says no more than none; literal zeros would make the model drone."""
         if reference is None or not reference.samples.any():
             if self._silence is None:
@@ -89,12 +94,10 @@ class Conditioner:
             return self._silence
         windows = reference_windows(reference.samples)
         digest = hashlib.blake2b(windows.data, digest_size=32).digest()
-        return self._timbres.get(digest, lambda: self._encode_timbre(self._heard(windows)))
+        return self._timbres.get(digest, lambda: self._encode_timbre(self._heard(windows, chunk_frames)))
 
-    def _heard(self, windows: NDArray[np.float32]) -> torch.Tensor:
-        """In one piece: its length, and so the memory needed, is always the same."""
-        vae = Vae(self._bundle.vae)
-        return vae.encode(windows, seed=REFERENCE_SEED, chunk_frames=_REFERENCE_FRAMES)
+    def _heard(self, windows: NDArray[np.float32], chunk_frames: int) -> torch.Tensor:
+        return Vae(self._bundle.vae).encode(windows, seed=REFERENCE_SEED, chunk_frames=chunk_frames)
 
     def _encode_timbre(self, latents: torch.Tensor) -> torch.Tensor:
         bundle = self._bundle

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.ace_step.bundle import HOP
 from engine.ace_step.song import Song
 from engine.ace_step.window import Window, window_of
-from engine.errors import RenderFailed
+from engine.errors import RenderFailed, Silent
 from engine.schema import SAMPLE_RATE, EngineRequest, EngineResult, Task
 
 PEAK: Final = 10 ** (-1 / 20)
@@ -55,8 +55,8 @@ def finish(request: EngineRequest, samples: torch.Tensor | NDArray[np.float32]) 
     """The result of `request`, of exactly `request.frames`, from decoded `samples` [2, at least as many].
 
     Brings the peak to -1 dBFS, except in a repaint: every sample outside its window is the source's own,
-    and the new part is brought to the loudness that it has beside the window. Raises RenderFailed for a song
-    that is silent or short. Samples that are not finite are passed on for the engine to find.
+    and the new part is brought to the loudness that it has beside the window. Raises Silent, or RenderFailed
+    for a song that is short. Samples that are not finite are passed on for the engine to find.
     """
     decoded = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else samples
     if decoded.shape[1] < request.frames:
@@ -64,7 +64,7 @@ def finish(request: EngineRequest, samples: torch.Tensor | NDArray[np.float32]) 
     sound = np.array(decoded[:, : request.frames], dtype=np.float32, order="C")
     peak = _peak(sound)
     if peak < SILENCE:
-        raise RenderFailed("the model rendered silence")
+        raise Silent("the model rendered silence")
     window = window_of(request) if request.task is Task.REPAINT else None
     if np.isfinite(peak):
         if window is not None and request.source is not None and (window.keeps_before or window.keeps_after):

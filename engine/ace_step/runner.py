@@ -5,11 +5,10 @@ and only a song that fits in no way fails.
 """
 
 import time
-import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import msgspec
 import torch
@@ -19,17 +18,7 @@ from engine.ace_step.conditioning import Conditioner
 from engine.ace_step.dit import Denoiser, Dit
 from engine.ace_step.finish import finish, settle
 from engine.ace_step.landing import Landing
-from engine.ace_step.memory import (
-    MIN_CHUNK_FRAMES,
-    Shape,
-    fitting_chunk,
-    free_bytes,
-    longest_seconds,
-    peak_bytes,
-    ran_out,
-    release,
-    shape_of,
-)
+from engine.ace_step.memory import MIN_CHUNK_FRAMES, Shape, ran_out, release, shape_of
 from engine.ace_step.planner.asks import (
     MIN_SECONDS,
     Plan,
@@ -40,12 +29,20 @@ from engine.ace_step.planner.asks import (
     Planning,
     Wishes,
 )
+from engine.ace_step.room import Room
 from engine.ace_step.sampler import StepDone, denoise
 from engine.ace_step.song import Song
-from engine.ace_step.tasks import latent_frames, prepare
+from engine.ace_step.tasks import prepare
 from engine.ace_step.vae import Vae
-from engine.admission import check_knobs, is_guided
-from engine.errors import EngineError, InvalidRequest, OutOfMemory, RenderFailed, TooLarge
+from engine.admission import check_knobs
+from engine.errors import (
+    EngineError,
+    InvalidRequest,
+    OutOfMemory,
+    RenderFailed,
+    TooLarge,
+    without_frames,
+)
 from engine.models import ModelLimits
 from engine.runner import Failed, Finished, Progress, RunnerEvent
 from engine.scheduler import BatchLimits, pack
@@ -57,7 +54,6 @@ BUCKET_FRAMES: Final = 256 * HOP
 BATCH_SECONDS: Final = 480
 """Of a padded batch: above, a larger batch is no faster, and everybody in it waits for the longest."""
 
-Event = TypeVar("Event")
 Wanted = Callable[[str], bool]
 
 
@@ -91,11 +87,16 @@ class AceStepRunner:
         if scores is None:
             # With a mask, and keys that several heads share, CUDA has no kernel that does not.
             scores = bundle.device.type == "cuda" and isinstance(self._dit, Dit)
-        self._shape = shape_of(bundle, scores=scores)
+        self._room = Room(
+            shape_of(bundle, scores=scores),
+            variant,
+            bundle.device,
+            most_bytes=limits.memory_bytes,
+            kept=lambda: self.kept_bytes,
+        )
         self._limits = limits
         self._threads = threads
         self._chunk_frames = limits.chunk_frames
-        self._capacity_bytes = self._measure()
 
     @property
     def models(self) -> frozenset[str]:
@@ -104,7 +105,12 @@ class AceStepRunner:
     @property
     def shape(self) -> Shape:
         """What the estimate of memory goes by."""
-        return self._shape
+        return self._room.shape
+
+    @property
+    def reads_codes(self) -> bool:
+        """Whether the checkpoint has the audio tokenizers that covers and plans need."""
+        return self._bundle.audio_tokenizer is not None and self._bundle.audio_detokenizer is not None
 
     @property
     def kept_bytes(self) -> int:
@@ -114,7 +120,7 @@ class AceStepRunner:
     def limits(self, model: str) -> BatchLimits:
         """Measures memory anew: to be called when nothing renders."""
         del model  # there is only one
-        self._capacity_bytes = self._measure()
+        self._room.measure()
         return BatchLimits(
             requests=self._limits.requests,
             frames=BATCH_SECONDS * SAMPLE_RATE,
@@ -125,14 +131,14 @@ class AceStepRunner:
     def check(self, request: EngineRequest) -> None:
         """Refuse what these weights cannot do, and what this device has no memory for."""
         check_knobs(request, self._variant, planner=self._planner is not None)
-        if self._bundle.audio_tokenizer is None or self._bundle.audio_detokenizer is None:
+        if not self.reads_codes:
             if request.task is Task.COVER:
                 raise InvalidRequest("task: cover needs the audio tokenizers that this checkpoint lacks")
             if request.thinking:
                 raise InvalidRequest("thinking: this checkpoint lacks the audio tokenizers that read a plan")
-        needed, capacity = self._peak_bytes([request]), self._capacity_bytes
+        needed, capacity = self._room.needed_bytes([request]), self._room.bytes
         if needed > capacity:
-            most = longest_seconds(self._shape, capacity, rows=self._rows([request]))
+            most = self._room.longest_seconds(rows=self._room.rows([request]))
             raise TooLarge(
                 f"{request.frames / SAMPLE_RATE:.0f} s of {self._bundle.name} needs {needed / 1e9:.1f} GB, "
                 f"this device has {capacity / 1e9:.1f} GB; at most {most:.0f} s"
@@ -143,7 +149,7 @@ class AceStepRunner:
         del model  # there is only one
         scale = self._variant.guidance_scale[2]
         rows = 2 if self._variant.guided and scale > 1 else 1
-        return longest_seconds(self._shape, self._capacity_bytes, rows=rows)
+        return self._room.longest_seconds(rows=rows)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[EngineRequest], wanted: Wanted) -> Iterator[RunnerEvent]:
@@ -154,16 +160,10 @@ class AceStepRunner:
         thinking = [work for work in works if work.request.thinking and self._planner is not None]
         if thinking:
             yield from self._plan(thinking, wanted)
+        self._chunk_frames = self._room.chunk_frames(batch, most=self._limits.chunk_frames)
         for work in works:
             if wanted(work.id) and not work.ended:
                 yield from self._prepare(work)
-        self._chunk_frames = fitting_chunk(
-            self._shape,
-            [latent_frames(request.frames) for request in batch],
-            rows=self._rows(batch),
-            most=self._limits.chunk_frames,
-            device_bytes=self._capacity_bytes,
-        )
         ready = [work for work in works if work.song is not None]
         limits = BatchLimits(requests=len(batch), frames=max(1, len(batch)) * _LONGEST, bucket=BUCKET_FRAMES)
         for group in pack([work.latent_frames * HOP for work in ready], limits):
@@ -193,23 +193,30 @@ class AceStepRunner:
         yield from self._again(events.error, left, self._plan, wanted)
 
     def _prepare(self, work: "_Work") -> Iterator[RunnerEvent]:
+        """Encode words and sounds; again, and in the smallest chunks, when memory runs out."""
         yield work.advance("prepare", 0.0)
         began = time.monotonic()
-        for attempt in range(2):
+        failure: EngineError | None = None
+        for chunk in (self._chunk_frames, MIN_CHUNK_FRAMES):
             try:
                 work.song = prepare(
-                    self._bundle, self._conditioner, self._vae, work.request, codes=work.codes
+                    self._bundle,
+                    self._conditioner,
+                    self._vae,
+                    work.request,
+                    codes=work.codes,
+                    chunk_frames=chunk,
                 )
-                work.seconds["prepare"] += time.monotonic() - began
-            except EngineError as error:
-                yield work.fail(error)
-            except (RuntimeError, ValueError, MemoryError) as error:
+            except _EXPECTED as error:
                 failure = _translated(error)
-                if isinstance(failure, OutOfMemory) and attempt == 0:
-                    self._release()
-                    continue
-                yield work.fail(failure)
-            return
+            else:
+                work.seconds["prepare"] += time.monotonic() - began
+                return
+            if not isinstance(failure, OutOfMemory):
+                break
+            self._release()
+        if failure is not None:
+            yield work.fail(failure)
 
     def _denoise(self, works: "list[_Work]", wanted: Wanted) -> Iterator[RunnerEvent]:
         """One padded batch, each song decoded when it is ready; halves the batch when memory runs out."""
@@ -254,25 +261,33 @@ class AceStepRunner:
     def _decode(self, work: "_Work", latents: torch.Tensor, wanted: Wanted) -> Iterator[RunnerEvent]:
         """Decode and finish one song; halves the chunks when memory runs out."""
         chunk = min(self._chunk_frames, len(latents))
-        if work.song is not None:
-            latents = settle(work.song, latents)
+        landing: Landing | None = None
         while wanted(work.id):
-            landing = Landing(len(latents) * HOP, self._bundle.device)
-            with closing(_Stream(self._vae.decode(latents, chunk_frames=chunk))) as chunks:
-                while wanted(work.id) and (sound := chunks.next()) is not None:
-                    landing.put(sound)
-                    del sound
-                    yield work.advance("decode", landing.share)
-            work.seconds["decode"] += chunks.seconds
-            if chunks.error is None:
+            with closing(_Stream(self._landings(work.song, latents, chunk))) as landings:
+                while wanted(work.id) and (step := landings.next()) is not None:
+                    landing = step
+                    yield work.advance("decode", step.share)
+            work.seconds["decode"] += landings.seconds
+            if landings.error is None:
                 break
+            landing = step = None
             self._release()
-            if not isinstance(chunks.error, OutOfMemory) or chunk <= MIN_CHUNK_FRAMES:
-                yield work.fail(chunks.error)
+            if not isinstance(landings.error, OutOfMemory) or chunk <= MIN_CHUNK_FRAMES:
+                yield work.fail(landings.error)
                 return
             chunk = max(MIN_CHUNK_FRAMES, chunk // 2)
-        if wanted(work.id):
+        if landing is not None and wanted(work.id):
             yield work.finish(landing)
+
+    def _landings(self, song: Song | None, latents: torch.Tensor, chunk: int) -> Iterator[Landing]:
+        """The buffer of the whole song, after each chunk that came into it."""
+        if song is not None:
+            latents = settle(song, latents)
+        landing = Landing(len(latents) * HOP, self._bundle.device)
+        for sound in self._vae.decode(latents, chunk_frames=chunk):
+            landing.put(sound)
+            del sound
+            yield landing
 
     def _release(self) -> None:
         """Give back what is kept for later: recorded steps, and the allocator's reserve."""
@@ -286,29 +301,14 @@ class AceStepRunner:
         if self._bundle.device.type == "cuda":
             torch.cuda.synchronize(self._bundle.device)
 
-    def _measure(self) -> int:
-        if self._limits.memory_bytes is not None:
-            return self._limits.memory_bytes
-        own = self._shape.weights_bytes + self._shape.fixed_bytes + self.kept_bytes
-        return own + free_bytes(self._bundle.device)
-
     def _fits(self, batch: Sequence[EngineRequest]) -> bool:
         # A planner takes far longer than all else: who does not think does not wait for those who do.
-        return len({request.thinking for request in batch}) == 1 and (
-            self._peak_bytes(batch) <= self._capacity_bytes
-        )
-
-    def _peak_bytes(self, batch: Sequence[EngineRequest]) -> int:
-        frames = [latent_frames(request.frames) for request in batch]
-        return peak_bytes(self._shape, frames, rows=self._rows(batch), chunk=MIN_CHUNK_FRAMES)
-
-    def _rows(self, batch: Sequence[EngineRequest]) -> int:
-        return sum(2 if is_guided(request, self._variant) else 1 for request in batch)
+        return len({request.thinking for request in batch}) == 1 and self._room.fits(batch)
 
     def _shares(self, request: EngineRequest) -> dict[str, float]:
         """Each phase's share of the expected time."""
         steps = len(request.timesteps) or request.num_inference_steps or self._variant.steps[2]
-        passes = steps * self._rows([request])
+        passes = steps * self._room.rows([request])
         total = _PREPARE_COST + passes + _DECODE_COST
         shares = {"prepare": _PREPARE_COST, "denoise": passes, "decode": _DECODE_COST}
         thinks = request.thinking and self._planner is not None
@@ -316,6 +316,8 @@ class AceStepRunner:
         return {"plan": _PLAN_SHARE if thinks else 0.0} | {name: cost * rest for name, cost in shares.items()}
 
 
+_EXPECTED: Final = (EngineError, RuntimeError, ValueError, MemoryError)
+"""What one song's computation may end with; anything else is a defect, and loud."""
 _LONGEST: Final = 2 * BATCH_SECONDS * SAMPLE_RATE
 _PLAN_SHARE: Final = 0.85
 """1,200 tokens one after the other for 240 s, against a handful of large steps."""
@@ -399,9 +401,7 @@ class _Stream:
         began = time.monotonic()
         try:
             return next(self._events, None) if self._events is not None else None
-        except EngineError as error:
-            self.error = error
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except _EXPECTED as error:
             self.error = _translated(error)
         finally:
             self.seconds += time.monotonic() - began
@@ -416,7 +416,10 @@ class _Stream:
 
 
 def _translated(error: BaseException) -> EngineError:
-    traceback.clear_frames(error.__traceback__)
+    """What to tell of it, without the tensors in its frames."""
+    without_frames(error)
+    if isinstance(error, EngineError):
+        return error
     if ran_out(error):
         return OutOfMemory("the song did not fit into memory")
     failure = RenderFailed(f"{type(error).__name__} while rendering")

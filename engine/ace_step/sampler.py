@@ -42,10 +42,11 @@ def denoise(
     After each step comes a StepDone for every song that took it, in the order of `songs`; Denoised follows a
     song's last one at once. To give up the whole batch, close the iterator.
     """
-    forward = _Forward(dit)
+    forward, pace = _Forward(dit), _Pace(dit.device)
     runs = [_Run(song, dit.device) for song in songs]
     while runs := [run for run in runs if wanted(run.song.id)]:
         _step(forward, runs)
+        pace.keep()
         for run in runs:
             yield StepDone(run.song.id, run.step, run.steps)
             if run.step == run.steps:
@@ -64,7 +65,8 @@ class _Row(msgspec.Struct, frozen=True, eq=False):
     context: torch.Tensor
     latents: torch.Tensor
     """[T, D], without padding."""
-    t: float
+    t: torch.Tensor
+    """A number on the device."""
 
 
 class _Run:
@@ -79,13 +81,14 @@ class _Run:
             raise ValueError(f"song {song.id}: {len(self.latents)} frames of noise, {song.frames} of context")
         times = torch.tensor([*song.timesteps, 0.0], dtype=torch.float32)
         self._times: list[float] = times.tolist()
+        self._clock = times.to(device)
         self._strides: list[float] = times.diff().tolist()
         self._guide = None if song.guidance is None else Guide(song.guidance)
         self._fresh = None if song.sde_seed is None else torch.Generator().manual_seed(song.sde_seed)
 
     def rows(self) -> list[_Row]:
         """The song's own row and, where this step is guided, the one without the prompt."""
-        condition, context, t = self.song.condition, self.song.context, self._times[self.step]
+        condition, context, t = self.song.condition, self.song.context, self._clock[self.step]
         if self.song.switch is not None and self.step >= self.song.switch.step:
             condition, context = self.song.switch.condition, self.song.switch.context
         conditions = [condition]
@@ -125,6 +128,22 @@ class _Run:
         return torch.where(injection.keep.to(device)[:, None], source, self.latents)
 
 
+class _Pace:
+    """Lets the host prepare one step while a GPU takes another; no event is further ahead of the work."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before: torch.cuda.Event | None = None
+
+    def keep(self) -> None:
+        """After each step is on its way: wait until the one before is done."""
+        if self._device.type != "cuda":
+            return
+        before, self._before = self._before, torch.cuda.current_stream(self._device).record_event()
+        if before is not None:
+            before.synchronize()
+
+
 class _Forward(Generic[MemoryT, BatchT]):
     """Asks the transformer, and computes anew only what changed since the last step."""
 
@@ -136,8 +155,7 @@ class _Forward(Generic[MemoryT, BatchT]):
     def __call__(self, rows: list[_Row]) -> list[torch.Tensor]:
         """The velocity of each row, [T, D] of its own T."""
         latents = pad_sequence([row.latents for row in rows], batch_first=True)
-        # On a GPU this copy waits for the step before: no event is further ahead of the work than one step.
-        times = torch.tensor([row.t for row in rows], dtype=torch.float32, device=latents.device)
+        times = torch.stack([row.t for row in rows])
         velocities = self._dit.velocity(self._prepared(rows), latents, times)
         return [velocity[: len(row.latents)] for row, velocity in zip(rows, velocities, strict=True)]
 

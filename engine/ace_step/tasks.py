@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from engine.ace_step.bundle import HOP, Bundle
 from engine.ace_step.conditioning import Conditioner
 from engine.ace_step.prompt import negative_prompt_of, prompt_of
 from engine.ace_step.schedule import timesteps
 from engine.ace_step.song import Condition, Guidance, Injection, Song, Switch
-from engine.ace_step.vae import Vae
+from engine.ace_step.vae import CHUNK_FRAMES, Vae
 from engine.ace_step.window import window_of
 from engine.admission import check_knobs, is_guided
 from engine.errors import InvalidRequest
-from engine.schema import EngineRequest, GuidanceType, InferMethod, Sound, Task
+from engine.schema import EngineRequest, GuidanceType, InferMethod, Task
 from engine.variants import VARIANTS, Variant
 
 LEAST_FRAMES: Final = 128
@@ -49,20 +47,22 @@ def prepare(
     request: EngineRequest,
     *,
     codes: Sequence[int] | None = None,
+    chunk_frames: int = CHUNK_FRAMES,
 ) -> Song:
     """Everything that the sampler needs of `request`, on the bundle's device.
 
     `codes`: five audio codes a second, by the planner or another; a text2music then follows them as a cover
-    does its source. What the request leaves open, the variant decides. Raises InvalidRequest, naming the
-    field, for what these weights cannot do.
+    does its source. What the request leaves open, the variant decides. `chunk_frames`: how much of a sound is
+    encoded at once. Raises InvalidRequest, naming the field, for what these weights cannot do.
     """
     variant = VARIANTS[bundle.kind]
     check_knobs(request, variant, planner=True)
     frames = latent_frames(request.frames)
     noise = _noise(request.seed, frames, bundle)
-    scene = _scene(bundle, vae, request, frames, codes)
+    source = _source_latents(vae, request, chunk_frames)
+    scene = _scene(bundle, request, frames, source, codes)
     follows = Task.COVER if codes is not None else request.task
-    condition = _condition(conditioner, request, follows)
+    condition = _condition(conditioner, request, follows, chunk_frames)
     times = request.timesteps or timesteps(
         request.num_inference_steps or variant.steps[2], request.shift or variant.shift
     )
@@ -99,39 +99,45 @@ def _noise(seed: int, frames: int, bundle: Bundle) -> torch.Tensor:
     return torch.randn(1, frames, bundle.channels, generator=generator)[0].to(bundle.device)
 
 
+def _source_latents(vae: Vae, request: EngineRequest, chunk_frames: int) -> torch.Tensor | None:
+    """[T, D], float32. Where a repaint grows, the source is padded first; other tasks begin with it."""
+    source = request.source
+    if source is None:
+        return None
+    begin, samples = 0, min(source.frames, request.frames)
+    if request.task is Task.REPAINT:
+        begin, samples = window_of(request).source_start, request.frames
+    return vae.latents(source, begin=begin, samples=samples, seed=SOURCE_SEED, chunk_frames=chunk_frames)
+
+
 def _scene(
-    bundle: Bundle, vae: Vae, request: EngineRequest, frames: int, codes: Sequence[int] | None
+    bundle: Bundle,
+    request: EngineRequest,
+    frames: int,
+    source: torch.Tensor | None,
+    codes: Sequence[int] | None,
 ) -> _Scene:
     everything = torch.ones(frames, dtype=torch.bool, device=bundle.device)
     if codes is not None:
         if request.task is not Task.TEXT2MUSIC:
             raise InvalidRequest(f"codes: {request.task} follows its source, not audio codes")
         return _Scene(_context(bundle, _hints_of_codes(bundle, codes, frames), everything))
-    if request.source is None:
+    if source is None:
         return _Scene(_context(bundle, silence(bundle, frames), everything))
+    source = _fitted(bundle, source, frames)
     if request.task is Task.REPAINT:
-        return _repainted(bundle, vae, request, frames)
-    source = _fitted(bundle, _encoded(vae, request.source.samples[:, : request.frames]), frames)
+        return _repainted(bundle, request, source)
     seen = _hints_of_latents(bundle, source) if request.task is Task.COVER else source
     return _Scene(_context(bundle, seen, everything), source)
 
 
-def _repainted(bundle: Bundle, vae: Vae, request: EngineRequest, frames: int) -> _Scene:
-    """Silence inside the window, the source outside. Where the song grows, the source is padded first."""
-    window = window_of(request)
-    padded = np.zeros((2, request.frames), dtype=np.float32)
-    if isinstance(request.source, Sound):
-        padded[:, window.source_start : window.source_end] = request.source.samples
-    source = _fitted(bundle, _encoded(vae, padded), frames)
-    start, end = window.latents()
-    inside = torch.zeros(frames, dtype=torch.bool, device=bundle.device)
+def _repainted(bundle: Bundle, request: EngineRequest, source: torch.Tensor) -> _Scene:
+    """Silence inside the window, the source outside."""
+    start, end = window_of(request).latents()
+    inside = torch.zeros(len(source), dtype=torch.bool, device=bundle.device)
     inside[start:end] = True
-    seen = torch.where(inside[:, None], silence(bundle, frames), source.to(bundle.dtype))
+    seen = torch.where(inside[:, None], silence(bundle, len(source)), source.to(bundle.dtype))
     return _Scene(_context(bundle, seen, inside), source, ~inside)
-
-
-def _encoded(vae: Vae, samples: NDArray[np.float32]) -> torch.Tensor:
-    return vae.encode(samples, seed=SOURCE_SEED)
 
 
 def _fitted(bundle: Bundle, latents: torch.Tensor, frames: int) -> torch.Tensor:
@@ -190,9 +196,11 @@ def _audio_tokenizers(bundle: Bundle, purpose: str) -> tuple[Any, Any]:
     return bundle.audio_tokenizer, bundle.audio_detokenizer
 
 
-def _condition(conditioner: Conditioner, request: EngineRequest, task: Task) -> Condition:
+def _condition(
+    conditioner: Conditioner, request: EngineRequest, task: Task, chunk_frames: int = CHUNK_FRAMES
+) -> Condition:
     prompt = prompt_of(request, task=task, count_tokens=conditioner.count_tokens)
-    return conditioner.condition(prompt, request.reference)
+    return conditioner.condition(prompt, request.reference, chunk_frames=chunk_frames)
 
 
 def _from_source(

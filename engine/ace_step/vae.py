@@ -5,6 +5,7 @@ T: latent frames, 25 a second, HOP samples each. D: latent width.
 
 from collections.abc import Iterator
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch.nn.utils import remove_weight_norm
 
 from engine.ace_step.bundle import HOP
+from engine.schema import Sound
 
 CHUNK_FRAMES: Final = 512
 """Latent frames of one chunk: 20.48 s."""
@@ -34,10 +36,28 @@ class Vae:
 
     def __init__(self, module: AutoencoderOobleck) -> None:
         self._module: Any = module  # its parts carry no types
+        self._heard: WeakKeyDictionary[Sound, tuple[tuple[int, int, int], torch.Tensor]] = WeakKeyDictionary()
 
     @property
     def device(self) -> torch.device:
         return torch.device(self._module.device)
+
+    def latents(
+        self, sound: Sound, *, begin: int, samples: int, seed: int, chunk_frames: int = CHUNK_FRAMES
+    ) -> torch.Tensor:
+        """Latents of `samples` samples with `sound` from `begin` on, in silence or cut: float32 [T, D].
+
+        Remembered as long as the sound: variations of one song share both. Nobody may write into them.
+        """
+        place = (begin, samples, seed)
+        known = self._heard.get(sound)
+        if known is None or known[0] != place:
+            heard = np.zeros((2, samples), dtype=np.float32)
+            part = sound.samples[:, : samples - begin]
+            heard[:, begin : begin + part.shape[1]] = part
+            known = place, self.encode(heard, seed=seed, chunk_frames=chunk_frames)
+            self._heard[sound] = known
+        return known[1]
 
     @torch.no_grad()
     def encode(

@@ -30,6 +30,8 @@ MAX_SECONDS: Final = 600
 MIN_SECONDS: Final = 0.1
 MAX_SOURCE_CHANNELS: Final = 8
 """Layouts of more have no agreed way to be mixed to stereo."""
+MAX_SOURCE_RATE: Final = 768_000
+"""As fast as any converter is; a header that says 2 GHz would buy ten seconds of work on a filter."""
 MAX_PEAK: Final = 256.0
 """48 dB above full scale: a float file beyond it holds something else than sound."""
 
@@ -127,6 +129,10 @@ class Decoder:
         if channels > MAX_SOURCE_CHANNELS:
             raise InputUnreadable(
                 f"the file has {channels} channels; at most {MAX_SOURCE_CHANNELS} can be mixed"
+            )
+        if sample_rate > MAX_SOURCE_RATE:
+            raise InputUnreadable(
+                f"the file has {sample_rate} samples a second; at most {MAX_SOURCE_RATE} are read"
             )
         return _Source(path=path, container=container, sample_rate=sample_rate, channels=channels)
 

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 import msgspec
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from engine import (
@@ -19,6 +20,7 @@ from engine import (
     InferMethod,
     OutOfMemory,
     RequestError,
+    Silent,
     Sound,
     Task,
     Ticket,
@@ -42,8 +44,19 @@ from gateway.generation import SAMPLE_RATE, AudioInput, GenerationRequest
 from gateway.jobs.job import JobErrorCode
 
 POLL_SECONDS: Final = 0.2
+_FINAL: Final = (
+    (Canceled, JobErrorCode.JOB_CANCELLED),
+    (OutOfMemory, JobErrorCode.OUT_OF_MEMORY),
+    (TooLarge, JobErrorCode.OUT_OF_MEMORY),
+    (Silent, JobErrorCode.QUALITY_FAILED),
+    (InputUnreadable, JobErrorCode.INPUT_UNREADABLE),
+    (RequestError, JobErrorCode.UPSTREAM_ERROR),
+)
+"""What another attempt would not change, and what it is called in a job."""
 _COMPOSED_FRAMES: Final = 30 * SAMPLE_RATE
 """As long as the composer plays where a planner would decide."""
+
+log = structlog.get_logger(__name__)
 
 
 class SoundInputs(Protocol):
@@ -100,7 +113,7 @@ class EngineBackend:
         try:
             inputs = await self._load(task)
             requests = engine_requests(task, inputs)
-        except InputUnreadable as error:
+        except (InputUnreadable, RequestError) as error:
             self._songs[remote.ref] = _Songs((), _failed(error))
             return remote
         tickets: list[Ticket] = []
@@ -214,7 +227,8 @@ def _length(request: GenerationRequest, inputs: Inputs, *, plans: bool) -> tuple
     )
     if frames > request.frames:
         raise InputUnreadable("the source makes a longer song than this model can render")
-    if (request.repainting_start or 0.0) * SAMPLE_RATE >= inputs.source.frames:
+    start, end = round((request.repainting_start or 0.0) * SAMPLE_RATE), inputs.source.frames
+    if start > end or start == end == frames:
         raise InputUnreadable("repainting_start lies behind the end of the source")
     return frames, False
 
@@ -251,21 +265,13 @@ def _outcome(ended: "asyncio.Future[list[EngineResult]]") -> TaskState:
     error = ended.exception()
     if error is None:
         return Succeeded(tuple(_recording(result) for result in ended.result()))
-    match error:
-        case Canceled():
-            return Failed(code=JobErrorCode.JOB_CANCELLED, message="the job was cancelled")
-        case OutOfMemory() | TooLarge():
-            return Failed(code=JobErrorCode.OUT_OF_MEMORY, message=str(error))
-        case InputUnreadable():
-            return Failed(code=JobErrorCode.INPUT_UNREADABLE, message=str(error))
-        case RequestError():
-            return Failed(code=JobErrorCode.UPSTREAM_ERROR, message=str(error))
-        case EngineError():
-            return Failed(
-                code=JobErrorCode.UPSTREAM_ERROR, message="the engine failed to render", retryable=True
-            )
-        case _:
-            raise error
+    for kind, code in _FINAL:
+        if isinstance(error, kind):
+            return Failed(code=code, message=str(error))
+    if not isinstance(error, EngineError):
+        raise error
+    log.error("engine.render_failed", exc_info=error)
+    return Failed(code=JobErrorCode.UPSTREAM_ERROR, message="the engine failed to render", retryable=True)
 
 
 def _recording(result: EngineResult) -> Recording:

@@ -11,6 +11,8 @@ import httpx
 import msgspec
 
 TIMEOUT_SECONDS = 30.0
+UPLOAD_SECONDS = 300.0
+"""An upload is answered when it has been decoded, and others may come first."""
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
 
@@ -144,7 +146,9 @@ class GatewayClient:
         """Bring a file; requests name it by its id."""
         try:
             with path.open("rb") as file:
-                answer = self._call("POST", "/v1/files", files={"file": (path.name, file)})
+                answer = self._call(
+                    "POST", "/v1/files", files={"file": (path.name, file)}, timeout=UPLOAD_SECONDS
+                )
         except OSError as error:
             raise ClientError(f"{path} cannot be read: {error}", Exit.USAGE) from error
         return self._decoded(answer, Upload)

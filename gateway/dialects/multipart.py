@@ -195,7 +195,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except multipart.MultipartError as error:
-        raise InvalidRequest(f"this is no valid multipart/form-data: {str(error)[:200]}") from error
+        # Behind the first argument come a library's own errors, with what was sent in them.
+        raise InvalidRequest(f"this is no valid multipart/form-data: {str(error.args[0])[:200]}") from error
 
 
 def _clean_file_name(name: str | None) -> str:

@@ -32,6 +32,9 @@ _RESOLVE_SECONDS: Final = 10
 _TIMEOUT: Final = httpx.Timeout(20, connect=10)
 _ADDRESSES_TRIED: Final = 3
 _BLOCK_BYTES: Final = 1 << 20
+_PIECES: Final = 500
+_LEAST_PIECE_BYTES: Final = 64
+"""On average. To take a megabyte byte by byte keeps this process from all else, its leases included."""
 _SCHEMES: Final = {"http": 80, "https": 443}
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = {"user-agent": "Antiphon", "accept": "audio/*, */*;q=0.5", "accept-encoding": "identity"}
@@ -79,7 +82,8 @@ class Fetcher:
                 await self._follow(url, path)
         except TimeoutError:
             raise InputUnreadable("the URL did not deliver the file in time") from None
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, ssl.SSLError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, UnicodeError) as error:
+            # httpx reads what an answer redirects to before we do; a name that is none is a UnicodeError.
             raise InputUnreadable(_reason(error)) from error
 
     async def _follow(self, url: str, path: Path) -> None:
@@ -198,9 +202,15 @@ async def _first_answer(
 
 async def _blocks(answer: httpx.Response) -> AsyncIterator[bytes]:
     """Of a good size for a disk; only the last one may be shorter than what a file is known by."""
-    kept = bytearray()
+    kept, size, pieces = bytearray(), 0, 0
     async for chunk in answer.aiter_raw():
         kept += chunk
+        size += len(chunk)
+        pieces += 1
+        if pieces % _PIECES == 0:
+            if size < pieces * _LEAST_PIECE_BYTES:
+                raise InputUnreadable("the URL delivers the file in too many small pieces")
+            await asyncio.sleep(0)
         if len(kept) >= _BLOCK_BYTES:
             yield bytes(kept)
             kept.clear()

@@ -27,15 +27,16 @@ from gateway.errors import (
     ConcurrencyLimitExceeded,
     FileGone,
     GatewayError,
+    InvalidRequest,
     Overloaded,
     PayloadTooLarge,
-    UnreadableFile,
     UnsupportedMediaType,
 )
 from gateway.files import store as rows
 from gateway.files.store import NewFile, StoredFile
 from gateway.generation import AudioInput
 from gateway.ids import new_id, parse_id
+from gateway.signed_urls import content_disposition
 from gateway.storage import AudioStore
 
 MAX_FILE_BYTES: Final = 100_000_000
@@ -109,7 +110,7 @@ class Files:
     async def keep(self, principal: Principal, upload: Upload) -> StoredFile:
         """Decode it once, to know its length and that it can be decoded, and store its original bytes.
 
-        Raises UnsupportedMediaType, UnreadableFile, PayloadTooLarge or Overloaded; StoreUnavailable.
+        Raises UnsupportedMediaType, InvalidRequest, PayloadTooLarge or Overloaded; StoreUnavailable.
         """
         principal.check_scope(Scope.GENERATE)
         await self.check_room(principal, upload.size_bytes)
@@ -134,7 +135,12 @@ class Files:
         async with self._pool.acquire() as conn:
             await rows.announce(conn, principal, new)
         key = rows.file_key(principal.organization_id, new.id, new.container)
-        await self._store.put_file(key, upload.path, facts.container.content_type)
+        await self._store.put_file(
+            key,
+            upload.path,
+            facts.container.content_type,
+            disposition=content_disposition(upload.filename),  # S3 answers downloads itself
+        )
         async with self._pool.acquire() as conn:
             stored = await rows.complete(conn, new.id, upload.retention)
         if stored is None:
@@ -209,4 +215,4 @@ def refusal(error: InputUnreadable) -> GatewayError:
         case InputTooLong():
             return PayloadTooLarge(str(error), param="file")
         case _:
-            return UnreadableFile(str(error), param="file")
+            return InvalidRequest(str(error), param="file")

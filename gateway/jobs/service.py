@@ -24,8 +24,9 @@ from gateway.errors import (
     JobNotFound,
     ModelUnavailable,
     RequestInProgress,
+    UnsupportedParameter,
 )
-from gateway.generation import SAMPLE_RATE, GenerationRequest
+from gateway.generation import SAMPLE_RATE, GenerationRequest, Task
 from gateway.ids import new_id
 from gateway.jobs.admission import admit
 from gateway.jobs.crew import Crew
@@ -112,7 +113,21 @@ class Jobs:
         """
         principal.check_scope(Scope.GENERATE)
         principal.check_model(order.model.id)
-        submission = await self._submission(principal, order)
+        try:
+            request = await self._fitted(principal, order.model, order.request)
+            order = msgspec.structs.replace(order, request=request)
+            submission = await self._submission(principal, order)
+        except (ModelUnavailable, InvalidRequest):
+            # What workers and prices allow changes; a repeat is told of the job that it made before.
+            earlier = await self.find_repeat(
+                principal,
+                request_hash=order.request_hash,
+                idempotency_key=order.idempotency_key,
+                is_retry=order.is_retry,
+            )
+            if earlier is None:
+                raise
+            return Submitted(earlier, replayed=True, allowance=None)
         if (scope := submission.idempotency_scope) is None:
             verdict = await self._lane.submit(submission)
         else:
@@ -144,11 +159,11 @@ class Jobs:
         return None if job_id is None else await self.find(principal, job_id)
 
     async def quote(self, principal: Principal, model: Model, request: GenerationRequest) -> Quote:
-        """What a live key's submit of this would hold now. Raises ModelNotAllowed or ModelUnavailable."""
+        """What a live key's submit of this would hold now; raises what it would, but for limits and money."""
         principal.check_scope(Scope.READ)
         principal.check_model(model.id)
+        request = await self._fitted(principal, model, request)
         rate = await self.rate(model, principal.organization_id)
-        self.routes.queue_for(model, test=principal.test)
         if rate is None:
             raise _not_for_sale(model)
         length_ms = _length_ms(request)
@@ -249,33 +264,47 @@ class Jobs:
     async def _load_prices(self, _: None) -> billing.PriceBook:
         return await self._reader.run(billing.read_price_book)
 
-    async def _check_fits(self, model: Model, request: GenerationRequest) -> None:
-        """Refuse what no worker could render, as far as workers have told. Raises GatewayErrors."""
+    async def _fitted(
+        self, principal: Principal, model: Model, request: GenerationRequest
+    ) -> GenerationRequest:
+        """As workers can render it, as far as they have told: an open length ends where their memory does.
+
+        Raises ModelUnavailable, UnsupportedParameter, or InvalidRequest for a length that fits nowhere.
+        """
+        if self.routes.queue_for(model, test=principal.test) not in self.routes.engine_models:
+            return request
         loaded = (await self.crew.models()).get(model.id)
         if loaded is None:
-            return  # a worker may come
+            return request  # a worker may come
         if loaded.state == "failed":
             raise ModelUnavailable(
                 f"the engine could not load {model.id}; the worker's log says why",
                 param="model",
                 suggestion=SANDBOX,
             )
-        seconds = request.frames / SAMPLE_RATE
-        if loaded.longest_seconds is not None and seconds > loaded.longest_seconds:
-            most = math.floor(loaded.longest_seconds)
-            raise InvalidRequest(
-                f"{seconds:g} s do not fit into this installation's device memory; at most {most} s do",
-                param="audio_duration" if request.source_audio is None else "source_audio",
-                suggestion=str(most),
+        if not loaded.reads_codes and (request.task is Task.COVER or request.thinking):
+            raise UnsupportedParameter(
+                f"{model.id} is installed without the audio tokenizers that covers and thinking need",
+                param="thinking" if request.thinking else "task",
+                suggestion="false" if request.thinking else "text2music",
             )
+        seconds, longest = request.frames / SAMPLE_RATE, loaded.longest_seconds
+        if longest is None or seconds <= longest:
+            return request
+        most = math.floor(longest)
+        if request.open_length and most >= model.duration_seconds[0]:
+            return msgspec.structs.replace(request, frames=most * SAMPLE_RATE)
+        raise InvalidRequest(
+            f"{seconds:g} s do not fit into this installation's device memory; at most {most} s do",
+            param="audio_duration" if request.source_audio is None else "source_audio",
+            suggestion=str(most) if request.source_audio is None else f"at most {most} s",
+        )
 
     async def _submission(self, principal: Principal, order: Order) -> Submission:
         prices = await self._prices.get(None)
         now = datetime.now(UTC)
         price = prices.find(order.model.id, principal.organization_id, now)
         queue = self.routes.queue_for(order.model, test=principal.test)
-        if queue in self.routes.engine_models:
-            await self._check_fits(order.model, order.request)
         if price is None:
             raise _not_for_sale(order.model)
         length_ms = _length_ms(order.request)

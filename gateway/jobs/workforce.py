@@ -1,5 +1,6 @@
 """Which workers are there: for readiness, forecasts, refusals; not for leases, which stand on the jobs."""
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -26,6 +27,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Seconds of audio for each second of work."""
     longest_seconds: float | None = None
     """The longest song that fits into the device's memory."""
+    reads_codes: bool = True
+    """Whether its weights came with the audio tokenizers that covers and plans need."""
     error: str | None = None
 
 
@@ -71,18 +74,32 @@ async def served_queues(conn: billing.Connection) -> frozenset[str]:
 
 
 async def loaded_models(conn: billing.Connection) -> Mapping[str, LoadedModel]:
-    """Of each model the worker that can do most: ready before loading, then the longest songs."""
+    """Of each model the worker that can do most: ready before loading before failed, then by longest song."""
     rows = await conn.fetch(
         "SELECT models::text FROM worker WHERE seen_at > now() - make_interval(secs => $1)", GONE_SECONDS
     )
     best: dict[str, LoadedModel] = {}
     for row in rows:
-        for loaded in msgspec.json.decode(row["models"], type=list[LoadedModel]):
+        for loaded in _told(row["models"]):
             known = best.get(loaded.model)
             if known is None or _rank(loaded) > _rank(known):
                 best[loaded.model] = loaded
     return best
 
 
-def _rank(loaded: LoadedModel) -> tuple[bool, float, bool]:
-    return loaded.state == "ready", loaded.longest_seconds or 0.0, loaded.warm
+def _told(models: str) -> Sequence[LoadedModel]:
+    """What a worker of another version tells may be no news to us; that must stop nobody."""
+    try:
+        return msgspec.json.decode(models, type=list[LoadedModel])
+    except msgspec.ValidationError:
+        return ()
+
+
+def _rank(loaded: LoadedModel) -> tuple[bool, bool, bool, float, bool]:
+    return (
+        loaded.state == "ready",
+        loaded.state == "loading",
+        loaded.reads_codes,
+        math.inf if loaded.longest_seconds is None else loaded.longest_seconds,
+        loaded.warm,
+    )

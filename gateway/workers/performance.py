@@ -16,6 +16,11 @@ from gateway.storage import StoreError
 from gateway.workers.delivery import Delivery
 
 TIMEOUT_SECONDS: Final = 1800.0
+"""From the first progress on."""
+WAITING_SECONDS: Final = 6 * 3600.0
+"""Until then: inside a backend songs may wait for each other."""
+LOOK_SECONDS: Final = 0.5
+"""While a job is being submitted: whether anybody still wants it."""
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +91,7 @@ class Performer:
 
     async def _make(self, active: Active) -> JobResult:
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
+            async with asyncio.timeout(WAITING_SECONDS) as limit:
                 state = await self._render(active, limit)
                 if isinstance(state, Failed):
                     raise AttemptFailed(state.code, state.message, retryable=state.retryable)
@@ -99,13 +104,15 @@ class Performer:
             raise AttemptFailed(JobErrorCode.TIMEOUT, "rendering took too long") from error
         except (AudioError, StoreError, OSError) as error:
             log.exception("job.delivery_failed", job=active.claim.job_id.hex)
-            raise AttemptFailed(JobErrorCode.UPSTREAM_ERROR, "the audio could not be stored") from error
+            raise AttemptFailed(
+                JobErrorCode.UPSTREAM_ERROR, "the audio could not be read or stored"
+            ) from error
 
     async def _render(self, active: Active, limit: asyncio.Timeout) -> Succeeded | Failed:
-        remote = await self._backend.submit(active.render_task)
+        remote = await self._submit(active)
         try:
             await self._note_accepted(active.claim, remote)
-            return await self._follow(active, remote)
+            return await self._follow(active, remote, limit)
         except (LeaseLost, asyncio.CancelledError) as end:
             # A worker that only leaves lets a task run on: another may resume it.
             if isinstance(end, LeaseLost) or limit.expired():
@@ -114,7 +121,23 @@ class Performer:
         finally:
             self._backend.forget(remote)
 
-    async def _follow(self, active: Active, remote: RemoteTask) -> Succeeded | Failed:
+    async def _submit(self, active: Active) -> RemoteTask:
+        """To fetch a client's sound can take minutes, which nobody waits for who has lost or cancelled it."""
+        submitting = asyncio.ensure_future(self._backend.submit(active.render_task))
+        try:
+            while not (await asyncio.wait([submitting], timeout=LOOK_SECONDS))[0]:
+                if active.lost:
+                    raise LeaseLost
+                if active.cancel_wanted:
+                    raise AttemptFailed(JobErrorCode.JOB_CANCELLED, "the job was cancelled")
+            return submitting.result()
+        finally:
+            submitting.cancel()
+            await asyncio.wait([submitting])
+
+    async def _follow(
+        self, active: Active, remote: RemoteTask, limit: asyncio.Timeout
+    ) -> Succeeded | Failed:
         cancel_sent = False
         while True:
             state = await self._backend.poll(remote)
@@ -122,6 +145,8 @@ class Performer:
                 raise LeaseLost
             if not isinstance(state, Running):
                 return state
+            if active.progress == 0.0 < state.progress:
+                limit.reschedule(asyncio.get_running_loop().time() + TIMEOUT_SECONDS)
             active.progress = max(active.progress, state.progress)
             if active.cancel_wanted and not cancel_sent:
                 cancel_sent = True

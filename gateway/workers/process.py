@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from engine import Engine, ModelSpec
+from engine import Engine, LoadState, ModelSpec
 from engine.runtime import open_engine
 from gateway.audio import Decoder, Encoder
 from gateway.backends.engine import EngineBackend
@@ -68,7 +68,8 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             )
             beside = [
                 asyncio.create_task(sweep_forever(pool, store)),
-                asyncio.create_task(_stop_when_worn_out(engine, stop)),
+                asyncio.create_task(stop_when_worn_out(engine, stop)),
+                asyncio.create_task(tell_of_models(engine)),
             ]
             try:
                 await worker.run(stop)
@@ -108,6 +109,7 @@ def _loaded(engine: Engine) -> list[LoadedModel]:
             load_seconds=status.load_seconds,
             realtime_factor=status.realtime_factor,
             longest_seconds=status.longest_seconds,
+            reads_codes=status.reads_codes,
             error=status.error,
         )
         for status in engine.status()
@@ -115,10 +117,27 @@ def _loaded(engine: Engine) -> list[LoadedModel]:
     ]
 
 
-async def _stop_when_worn_out(engine: Engine, stop: asyncio.Event) -> None:
+async def tell_of_models(engine: Engine, *, period_seconds: float = 1.0) -> None:
+    """Log of each model once that it is ready, or why it is not: refusals of jobs send operators here."""
+    told: set[str] = {SANDBOX}
+    while left := [status for status in engine.status() if status.model not in told]:
+        for status in left:
+            if status.state is LoadState.FAILED:
+                log.error("worker.model_failed", model=status.model, reason=status.error)
+            elif status.state is LoadState.READY:
+                log.info("worker.model_ready", model=status.model, seconds=status.load_seconds)
+            else:
+                continue
+            told.add(status.model)
+        await asyncio.sleep(period_seconds)
+
+
+async def stop_when_worn_out(
+    engine: Engine, stop: asyncio.Event, *, period_seconds: float = WEAR_SECONDS
+) -> None:
     """A worker that leaks finishes what it has and ends; whoever started it starts a fresh one."""
     while True:
-        await asyncio.sleep(WEAR_SECONDS)
+        await asyncio.sleep(period_seconds)
         if engine.worn_out:
             break
     log.warning("worker.worn_out", models=sorted(engine.models))

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from litestar.routes import HTTPRoute
 
 from gateway.app import create_app
@@ -149,6 +151,14 @@ def test_no_word_of_the_reference_is_left_of_a_field_that_is_gone(
         assert set(words[table]) <= routes
 
 
+def uploaded(stack: Stack, folder: Path) -> str:
+    """Id of a new file, of a second of noise that also lies in `folder`."""
+    path = folder / "song.flac"
+    soundfile.write(path, np.random.default_rng(1).uniform(-0.1, 0.1, (48_000, 2)), 48_000)
+    with stack.client() as client, path.open("rb") as file:
+        return str(client.post("/v1/files", files={"file": file}).raise_for_status().json()["id"])
+
+
 def paid_top_up(stack: Stack, payments: Payments) -> str:
     """Its id; the card that it was paid with is saved."""
     with stack.client() as client:
@@ -173,7 +183,7 @@ def test_an_example_of_the_reference_runs_and_gets_what_the_page_says(
             job = submit(client, prompt="slow:60")
     answer = run_shell(
         block.code,
-        environ=stack.environ | {"JOB": job["id"], "TOPUP": top_up},
+        environ=stack.environ | {"JOB": job["id"], "TOPUP": top_up, "FILE": uploaded(stack, scratch)},
         folder=scratch,
         seconds=BLOCK_SECONDS,
     )

@@ -3,8 +3,11 @@
 import subprocess
 import sys
 import threading
+import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -29,11 +32,13 @@ from engine import (
     RenderFailed,
     Runner,
     RunnerEvent,
+    Sound,
     Ticket,
     TooLarge,
     UnknownModel,
     Watermark,
 )
+from engine.wear import Sounds
 
 PATIENCE_S = 10.0
 
@@ -153,6 +158,38 @@ def test_the_culprit_of_a_batch_is_found_by_trying_each_alone() -> None:
         for ticket in (first, tickets[0], tickets[2]):
             assert ticket.future.result(PATIENCE_S)
     assert runner.batches == [["first"], ["1", "2", "3"], ["1"], ["2"], ["3"]]
+
+
+def test_a_waiting_engine_keeps_no_song(engine: Engine) -> None:
+    ticket = engine.submit(_ask("a"))
+    assert ticket.future.result(PATIENCE_S)
+    kept = weakref.ref(ticket)
+    del ticket
+    waited = threading.Event()
+    for _ in range(1000):
+        if kept() is None:
+            return
+        waited.wait(PATIENCE_S / 1000)
+    raise AssertionError("the last song is still there")
+
+
+@pytest.mark.parametrize("prompt", ["crash", "memory", "error"])
+def test_a_failure_holds_nothing_of_the_frames_it_passed(engine: Engine, prompt: str) -> None:
+    error: BaseException | None = _error(engine.submit(_ask("a", prompt)))
+    while error is not None:
+        held = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
+        assert not any(held)
+        error = error.__cause__
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_whose_thread_has_ended_is_worn_out_and_leaves_nobody_waiting(runner: StepRunner) -> None:
+    runner.limits = lambda _: 1 // 0  # type: ignore[assignment,method-assign]
+    with Engine([runner]) as engine:
+        assert not engine.worn_out
+        assert isinstance(_error(engine.submit(_ask("a"))), EngineClosed)
+        assert engine.close(timeout_s=PATIENCE_S)
+        assert engine.worn_out
 
 
 def test_a_full_engine_says_so_and_recovers(engine: Engine, runner: StepRunner) -> None:
@@ -328,6 +365,15 @@ def test_a_model_that_is_being_loaded_holds_nobody_up(runner: StepRunner) -> Non
         assert engine.submit(_ask("b", model="bounded")).future.result(PATIENCE_S)
 
 
+def test_a_newcomer_makes_the_others_measure_their_memory_again(runner: StepRunner) -> None:
+    measured: list[str] = []
+    limits = runner.limits
+    runner.limits = lambda model: measured.append(model) or limits(model)  # type: ignore[func-returns-value,method-assign]
+    with Engine([runner], loading=[Loading(model="bounded", load=lambda: BoundedRunner)]) as engine:
+        _eventually(engine, "bounded", LoadState.READY)
+    assert sorted(measured) == ["other", "steps"]
+
+
 @pytest.mark.parametrize("prompt", ["crash", "says no"])
 def test_a_model_that_fails_its_first_song_is_not_served(runner: StepRunner, prompt: str) -> None:
     warm_up = _ask("warm-up", prompt, model="bounded")
@@ -411,6 +457,19 @@ def test_only_memory_that_stays_counts_as_worn(readings: list[int], *, worn: boo
     for _ in readings:
         watermark.look()
     assert watermark.worn_out is worn
+
+
+def test_sound_that_somebody_holds_is_no_leak(runner: StepRunner) -> None:
+    sounds = Sounds()
+    source = Sound(np.zeros((2, 100), np.float32))
+    with Engine([runner], sounds=sounds) as engine:
+        asks = [msgspec.structs.replace(_ask(i), reference=source) for i in "ab"]
+        held = [engine.submit(ask).future.result(PATIENCE_S).samples for ask in asks]
+        assert engine.submit(_ask("c")).future.result(PATIENCE_S)  # nobody holds this one
+    engine.close()
+    assert sounds.bytes == sum(samples.nbytes for samples in held) + source.samples.nbytes
+    del held
+    assert sounds.bytes == source.samples.nbytes
 
 
 def test_a_newly_loaded_model_is_no_leak() -> None:

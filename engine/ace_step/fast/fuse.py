@@ -43,7 +43,10 @@ class Fuser:
         """`function`, compiled at its first call."""
         if self._backend is None:
             return function
-        compiled: Callable[P, R] = torch.compile(function, fullgraph=True, backend=self._backend)
+        # dynamic=False: only what is marked. Else a second width would make all sizes variables.
+        compiled: Callable[P, R] = torch.compile(
+            function, fullgraph=True, dynamic=False, backend=self._backend
+        )
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -94,9 +94,13 @@ class GraphedStep:
         torch.cuda.current_stream(device).wait_stream(stream)
         torch.cuda.synchronize(device)
         graph = torch.cuda.CUDAGraph()
-        # Only this thread is watched: others may allocate pinned memory at the same time.
-        with torch.cuda.graph(
-            graph, pool=self._recorder.pool, stream=stream, capture_error_mode="thread_local"
+        # Only this thread is watched: others may allocate pinned memory at the same time. The outer block
+        # goes back to the stream of before also when the recording breaks off; the inner one would not.
+        with (
+            torch.cuda.stream(torch.cuda.current_stream(device)),
+            torch.cuda.graph(
+                graph, pool=self._recorder.pool, stream=stream, capture_error_mode="thread_local"
+            ),
         ):
             output.copy_(self._step())
         self._graph, self._output = graph, output

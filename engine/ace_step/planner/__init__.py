@@ -1,4 +1,7 @@
-"""The 5Hz language model: plans songs (metadata and audio codes), and describes them in words."""
+"""The 5Hz language model: plans songs (metadata and audio codes), and describes them in words.
+
+`loading` is left out: whoever only plans needs nothing that downloads.
+"""
 
 from engine.ace_step.planner.asks import (
     Description,
@@ -18,7 +21,6 @@ from engine.ace_step.planner.asks import (
     Written,
 )
 from engine.ace_step.planner.hearing import codes_of
-from engine.ace_step.planner.loading import load_planner
 from engine.ace_step.planner.planner import Planner
 
 __all__ = [
@@ -39,5 +41,4 @@ __all__ = [
     "WriteEvent",
     "Written",
     "codes_of",
-    "load_planner",
 ]

@@ -115,16 +115,17 @@ def _length(wanted: Wanted, model: Model) -> Shape:
 
 def _edited_length(wanted: Wanted, source: AudioInput, model: Model) -> Shape:
     """It follows the source; a repaint may grow at both ends."""
-    if source.frames is None:
-        return _at_most(model)
     start, end = wanted.start, wanted.end
-    _check_window(source.frames, start, end)
-    frames = engine.output_frames(
-        engine.Task(wanted.task.value), source_frames=source.frames, start=start, end=end
-    )
+    known = source.frames or 0
+    frames = engine.output_frames(engine.Task(wanted.task.value), source_frames=known, start=start, end=end)
     low, high = (round(seconds * SAMPLE_RATE) for seconds in model.duration_seconds[:2])
+    if source.frames is None:
+        if frames > high:  # however short the source is
+            raise _wrong_length(wanted, known, frames, model)
+        return _at_most(model)
+    _check_start(known, start or 0.0, grows=frames > known)
     if not low <= frames <= high:
-        raise _wrong_length(wanted, source.frames, frames, model)
+        raise _wrong_length(wanted, known, frames, model)
     return Shape(frames=frames)
 
 
@@ -132,19 +133,14 @@ def _at_most(model: Model) -> Shape:
     return Shape(frames=round(model.duration_seconds[1] * SAMPLE_RATE), open_length=True)
 
 
-def _check_window(source_frames: int, start: float | None, end: float | None) -> None:
+def _check_start(source_frames: int, start: float, *, grows: bool) -> None:
     """A window of a repaint begins within the source, or at its end if it grows there."""
-    seconds = source_frames / SAMPLE_RATE
-    grows = end is not None and end > seconds
-    if start is not None and (start > seconds or (start == seconds and not grows)):
+    first, seconds = round(start * SAMPLE_RATE), source_frames / SAMPLE_RATE
+    if first > source_frames or (first == source_frames and not grows):
         raise InvalidRequest(
             f"repainting_start lies behind the end of the source, which has {seconds:.3f} s",
             param="repainting_start",
             suggestion=plain(int(seconds * 1000) / 1000 if grows else 0.0),
-        )
-    if end is not None and end <= (start or 0.0):
-        raise InvalidRequest(
-            "repainting_end must come after repainting_start", param="repainting_end", suggestion=None
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from engine.ace_step.bundle import HOP
 from engine.ace_step.finish import FADE_FRAMES, PEAK, finish, settle
 from engine.ace_step.song import Condition, Injection, Song
-from engine.errors import RenderFailed
+from engine.errors import RenderFailed, Silent
 from engine.schema import EngineRequest, Sound, Task, output_frames, result_fault
 from tests.engine.ace_step.oracle import SECOND, a_request, a_sound
 
@@ -47,7 +47,7 @@ def test_what_was_decoded_is_left_as_it_was() -> None:
 @pytest.mark.parametrize("level", [0.0, 1e-5, 9e-4])
 def test_near_silence_fails_and_is_not_amplified(level: float) -> None:
     """Pitfall 8."""
-    with pytest.raises(RenderFailed, match="silence"):
+    with pytest.raises(Silent, match="silence"):
         finish(a_request(frames=SECOND), np.full((2, SECOND), level, dtype=np.float32))
 
 

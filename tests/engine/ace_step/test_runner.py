@@ -1,5 +1,6 @@
 """The model behind the engine's seam: batches, cancellation, progress, lengths, memory that runs out."""
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,7 @@ from engine import (
     Task,
     TooLarge,
 )
-from engine.ace_step.bundle import Bundle
+from engine.ace_step.bundle import HOP, Bundle
 from engine.ace_step.dit import Dit
 from engine.ace_step.runner import AceStepRunner
 
@@ -211,6 +212,76 @@ def test_what_is_kept_for_later_is_given_back_before_a_song_fails(turbo_bundle: 
     assert runner.kept_bytes == 0
 
 
+@pytest.mark.parametrize("field", ["source", "reference"])
+def test_sounds_are_encoded_in_small_chunks_when_memory_runs_out(
+    runner: AceStepRunner, turbo_bundle: Bundle, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.ace_step.conditioning._PART_SAMPLES", RATE)  # of a reference are heard
+    lengths: list[int] = []
+
+    def refuse(inputs: torch.Tensor) -> bool:
+        lengths.append(inputs.shape[-1] // HOP)
+        return lengths[-1] > 50
+
+    sound = _noise(3.0, seed=3)
+    fields: dict[str, Any] = {field: sound, "num_inference_steps": 1}
+    request = _ask("a", task=Task.COVER if field == "source" else Task.TEXT2MUSIC, **fields)
+    with _no_memory(turbo_bundle.vae.encoder, refuse):
+        made = _alone(runner, request)
+    assert lengths[0] == 75
+    again = msgspec.structs.replace(request, **{field: Sound(sound.samples)})
+    plain = AceStepRunner(turbo_bundle, VARIANTS["turbo"])
+    np.testing.assert_allclose(made, _alone(plain, again), atol=1e-5)
+
+
+def test_variations_of_one_source_encode_it_once(runner: AceStepRunner, turbo_bundle: Bundle) -> None:
+    encoded: list[int] = []
+    hook = turbo_bundle.vae.encoder.register_forward_pre_hook(lambda *_: encoded.append(1))
+    fields: dict[str, Any] = {"task": Task.REPAINT, "num_inference_steps": 1, "source": _noise(1.0)}
+    try:
+        for index, end in enumerate((0.5, 0.6, 1.2)):
+            asks = [_ask(f"{index}{seed}", max(1.0, end), seed=seed, **fields) for seed in (1, 2)]
+            asks = [msgspec.structs.replace(ask, repainting_end=end) for ask in asks]
+            assert len(_results(runner.run(asks, _everyone))) == 2
+    finally:
+        hook.remove()
+    assert len(encoded) == 2  # the last one has grown
+
+
+@pytest.mark.parametrize("part", ["vae", "words"])
+def test_a_failure_keeps_no_tensor_alive(runner: AceStepRunner, turbo_bundle: Bundle, part: str) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("broken")
+
+    hook = turbo_bundle.vae.decoder.register_forward_pre_hook(broken)
+    try:
+        events = list(runner.run([_ask("a", lyrics="word " * (5000 if part == "words" else 1))], _everyone))
+    finally:
+        hook.remove()
+    (failure,) = [event for event in events if isinstance(event, Failed)]
+    error: BaseException | None = failure.error
+    while error is not None:
+        assert not any(frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__))
+        error = error.__cause__
+
+
+def test_a_moments_shortage_of_memory_does_not_last(
+    turbo_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [10**9]
+    monkeypatch.setattr("engine.ace_step.room.free_bytes", lambda _: free[0])
+    runner = AceStepRunner(turbo_bundle, VARIANTS["turbo"])
+    most = runner.longest_seconds("tiny-turbo")
+    free[0] = 0
+    runner.limits("tiny-turbo")
+    assert runner.longest_seconds("tiny-turbo") == 0
+    with pytest.raises(TooLarge):
+        runner.check(_ask("a"))
+    free[0] = 10**9
+    runner.check(_ask("a"))
+    assert runner.longest_seconds("tiny-turbo") == most
+
+
 @pytest.mark.parametrize(("largest", "finishes"), [(100, True), (20, False)])
 def test_chunks_are_halved_when_the_decoder_runs_out_of_memory(
     runner: AceStepRunner, turbo_bundle: Bundle, largest: int, *, finishes: bool
@@ -267,7 +338,7 @@ def test_covers_are_refused_without_audio_tokenizers(turbo_bundle: Bundle) -> No
 
 
 def test_a_batch_holds_what_memory_holds(turbo_bundle: Bundle) -> None:
-    runner = AceStepRunner(turbo_bundle, VARIANTS["turbo"], limits=ModelLimits(memory_bytes=180_000_000))
+    runner = AceStepRunner(turbo_bundle, VARIANTS["turbo"], limits=ModelLimits(memory_bytes=90_000_000))
     fits = runner.limits("tiny-turbo").fits
     assert fits is not None
     sizes = [fits([_ask(str(i), 240) for i in range(count)]) for count in range(1, 9)]

@@ -1,10 +1,15 @@
 """The engine over tiny checkpoints from disk: loading, warmth, planning, and the composer beside them."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from engine import (
     Engine,
@@ -17,8 +22,10 @@ from engine import (
     TooLarge,
     Tuning,
 )
+from engine.ace_step.bundle import Bundle
+from engine.ace_step.memory import shape_of
 from engine.models import ModelLimits
-from engine.runtime import open_engine
+from engine.runtime import _Shelf, open_engine
 from tests.checkpoints.tiny import write_checkpoint
 from tests.checkpoints.tiny_planner import save_planner
 
@@ -113,3 +120,16 @@ def test_what_cannot_be_rendered_is_refused_before_it_waits(engine: Engine) -> N
     with pytest.raises(TooLarge, match="at most"):
         engine.submit(_ask("a", seconds=600))
     assert engine.waiting == 0
+
+
+def test_a_served_model_is_folded_and_stays_only_as_long_as_it_is_served(
+    tmp_path: Path, turbo_bundle: Bundle
+) -> None:
+    spec = ModelSpec(name="tiny", source=str(write_checkpoint(tmp_path, "turbo")), variant="turbo")
+    shelf = _Shelf(torch.device("cpu"), None, Tuning())
+    runner: Any = shelf.load(spec)()
+    assert runner.shape.weights_bytes < shape_of(turbo_bundle, scores=False).weights_bytes
+    gone = weakref.ref(runner)
+    del runner
+    gc.collect()
+    assert gone() is None

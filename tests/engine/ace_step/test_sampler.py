@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Final
 
 import msgspec
@@ -10,7 +11,7 @@ import torch
 from diffusers import AceStepPipeline
 
 from engine.ace_step.dit import Attention, Batch, Dit, Memory
-from engine.ace_step.sampler import Denoised, StepDone, denoise
+from engine.ace_step.sampler import Denoised, StepDone, _Pace, denoise
 from engine.ace_step.song import Condition, Injection, Song, Switch
 from engine.schema import GuidanceType
 from tests.engine.ace_step.sampler_songs import Ask, apart, condition, context, latents, noise, render, song
@@ -177,6 +178,24 @@ def test_events_come_after_each_step_in_the_songs_order(turbo: AceStepPipeline) 
         for event in denoise(Dit(turbo.transformer), songs, lambda _: True)
     ]
     assert told == [("a", 1, 1), ("a", "music"), ("b", 1, 2), ("b", 2, 2), ("b", "music")]
+
+
+def test_a_gpu_is_at_most_one_step_behind_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[int] = []
+    waited: list[int] = []
+
+    class Stream:
+        def record_event(self) -> SimpleNamespace:
+            place = len(recorded)
+            recorded.append(place)
+            return SimpleNamespace(synchronize=lambda: waited.append(place))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream())
+    pace = _Pace(torch.device("cuda"))
+    for step in range(4):
+        pace.keep()
+        assert recorded == list(range(step + 1))
+        assert waited == list(range(step))
 
 
 def test_finished_songs_and_their_guidance_leave_the_batch(base: AceStepPipeline) -> None:

@@ -74,7 +74,9 @@ async def test_the_length_of_an_edit_follows_from_its_source(
         ),
         (30, {"task": "repaint", "repainting_start": 30}, "repainting_start", "0"),
         (30, {"task": "repaint", "repainting_start": 31, "repainting_end": 40}, "repainting_start", "30"),
-        (30, {"task": "repaint", "repainting_start": 20, "repainting_end": 20}, "repainting_end", "21.0"),
+        (30, {"task": "repaint", "repainting_start": 20, "repainting_end": 20}, "repainting_end", "21"),
+        (30, {"task": "repaint", "repainting_start": 5, "repainting_end": 5.000001}, "repainting_end", "6"),
+        (30, {"task": "repaint", "repainting_start": 29.999999}, "repainting_start", "0"),
     ],
 )
 async def test_a_result_that_is_too_short_or_too_long_names_what_can_mend_it(
@@ -102,6 +104,9 @@ async def test_what_is_behind_a_url_is_held_for_at_the_most_of_the_model() -> No
             request = (await check(model=model, source_audio=URL, **fields)).request
             assert (request.frames, request.open_length) == (most * SAMPLE_RATE, True)
             assert request.source_audio == AudioInput(url=URL)
+    with pytest.raises(InvalidRequest) as caught:
+        await check(task="repaint", source_audio=URL, repainting_start=-500, repainting_end=101)
+    assert (caught.value.param, caught.value.suggestion) == ("repainting_start", "-499")
 
 
 async def test_a_reference_says_nothing_of_the_length() -> None:

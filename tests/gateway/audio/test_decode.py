@@ -135,6 +135,13 @@ async def test_many_channels_are_refused_in_plain_words(decoder: Decoder, tmp_pa
         await decoder.measure(write(tmp_path, pcm(noise(9_600, 10), rate=48_000)))
 
 
+async def test_a_rate_that_no_converter_has_is_refused_before_it_costs_anything(
+    decoder: Decoder, tmp_path: Path
+) -> None:
+    with pytest.raises(InputUnreadable, match="has 1000000000 samples a second; at most 768000"):
+        await decoder.measure(write(tmp_path, pcm(noise(9_600, 1), rate=1_000_000_000)))
+
+
 @pytest.mark.parametrize("rate", [8_000, 22_050, 192_000])
 async def test_every_rate_keeps_the_length_to_the_sample(decoder: Decoder, tmp_path: Path, rate: int) -> None:
     frames = rate // 3 + 7

@@ -201,6 +201,13 @@ async def test_answers_without_a_file_are_refused_by_their_status_alone(tmp_path
     }
 
 
+@pytest.mark.parametrize("location", ["http://xn--/", "http://xn--a.b/", "http://[::1", "http://a:99999/"])
+async def test_a_redirect_to_what_is_no_url_is_refused(tmp_path: Path, location: str) -> None:
+    async with web_server({"/a": moved(location)}) as server:
+        await refusal(local(), server.url("/a"), tmp_path)
+    assert len(server.heads) == 1
+
+
 async def test_a_file_ends_where_it_is_too_large(tmp_path: Path) -> None:
     async def endless(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + SONG)
@@ -213,6 +220,19 @@ async def test_a_file_ends_where_it_is_too_large(tmp_path: Path) -> None:
             with pytest.raises(InputTooLong, match="larger than 2 MB"):
                 await local(most_bytes=2_000_000).fetch(server.url(path), tmp_path / "song")
     assert (tmp_path / "song").stat().st_size <= 2_000_000
+
+
+async def test_a_file_in_a_million_pieces_is_not_put_together(tmp_path: Path) -> None:
+    def chunked(size: int, count: int) -> bytes:
+        head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+        pieces = b"%x\r\n%b\r\n" % (size, b"a" * size) * count
+        return head + b"4\r\nfLaC\r\n" + pieces + b"0\r\n\r\n"
+
+    async with web_server({"/song": chunked(1, 5_000), "/fine": chunked(100, 1_000)}) as server:
+        told = await refusal(local(), server.url(), tmp_path)
+        await local().fetch(server.url("/fine"), tmp_path / "song")
+    assert told == "the URL delivers the file in too many small pieces"
+    assert (tmp_path / "song").stat().st_size == 100_004
 
 
 async def test_who_delivers_too_slowly_is_not_waited_for(tmp_path: Path) -> None:

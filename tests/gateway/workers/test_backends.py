@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from engine.engine import Engine
 from engine.runtime import open_engine
@@ -204,10 +205,54 @@ async def test_the_source_decides_the_length_up_to_what_was_held(engine: Engine)
     assert (state.code, state.retryable) == (JobErrorCode.INPUT_UNREADABLE, False)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "seconds"), [(5, 6, 6), (5, None, None), (5.5, 6, None), (4.999999, None, None)]
+)
+async def test_a_repaint_from_the_end_of_its_source_on_lets_it_grow_and_nothing_else(
+    engine: Engine, start: float, end: float | None, seconds: float | None
+) -> None:
+    source = np.random.default_rng(1).standard_normal((2, 5 * SAMPLE_RATE)).astype(np.float32) * 0.1
+    window: dict[str, Any] = {"repainting_start": start, "repainting_end": end}
+    task = task_of(
+        seconds=seconds or 600,
+        open_length=seconds is None,
+        task=Task.REPAINT,
+        source_audio=AudioInput(url="https://music.example/a"),
+        **window,
+    )
+    state = await outcome(EngineBackend(engine, Brought(source)), task)
+    if seconds is None:
+        assert isinstance(state, Failed)
+        assert state.code is JobErrorCode.INPUT_UNREADABLE
+    else:
+        assert isinstance(state, Succeeded)
+        assert state.recordings[0].samples.shape[1] == seconds * SAMPLE_RATE
+
+
+async def test_why_the_engine_failed_is_told_to_the_operator_and_not_to_the_customer(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.composer.runner.perform", lambda _: [].pop())
+    with capture_logs() as logs:
+        state = await outcome(EngineBackend(engine, Nothing()), task_of())
+    assert state == Failed(
+        code=JobErrorCode.UPSTREAM_ERROR, message="the engine failed to render", retryable=True
+    )
+    (told,) = [entry for entry in logs if entry["event"] == "engine.render_failed"]
+    assert isinstance(told["exc_info"].__cause__, IndexError)
+
+
 async def test_an_input_that_is_no_sound_fails_the_job_for_good(engine: Engine) -> None:
     brought = {"task": Task.COVER, "source_audio": AudioInput(file_id="of nobody")}
     state = await outcome(EngineBackend(engine, Nothing()), task_of(**brought))
     assert state == Failed(code=JobErrorCode.INPUT_UNREADABLE, message="there is no sound in it")
+
+
+async def test_what_the_engine_cannot_even_be_asked_fails_the_job_for_good(engine: Engine) -> None:
+    state = await outcome(EngineBackend(engine, Nothing()), task_of(bpm=1000))
+    assert isinstance(state, Failed)
+    assert not state.retryable
+    assert "bpm" in state.message
 
 
 async def test_where_a_planner_would_decide_the_composer_plays_half_a_minute(engine: Engine) -> None:

@@ -130,6 +130,7 @@ async def test_rendering_yields_to_others_also_when_it_has_a_session_of_its_own(
     assert session_niceness(worker.pid) == (NICENESS if own_session else session_niceness(os.getpid()))
 
 
+@pytest.mark.slow
 async def test_what_a_stalled_worker_brings_too_late_is_thrown_away(
     bench: Workbench, workers: Workers, database: str
 ) -> None:
@@ -151,6 +152,7 @@ async def test_what_a_stalled_worker_brings_too_late_is_thrown_away(
     assert await violations(database) == []
 
 
+@pytest.mark.slow
 async def test_a_worker_that_stalls_while_it_settles_holds_nobody_up(
     bench: Workbench, workers: Workers, database: str
 ) -> None:

@@ -177,6 +177,24 @@ async def test_a_running_job_stops_when_it_is_cancelled(
     assert await violations(database) == []
 
 
+async def test_a_job_whose_sound_is_still_being_fetched_stops_when_it_is_cancelled(
+    bench: Workbench, run_worker: RunWorker, database: str
+) -> None:
+    principal = await bench.customer()
+    async with run_worker(ScriptedBackend()):
+        job = await submit(bench, principal, "fetch")
+
+        async def is_claimed() -> bool:
+            return await bench.status(job.id) is JobStatus.PROCESSING
+
+        await until(is_claimed, what="the claim")
+        await bench.jobs.cancel(principal, job.id)
+        canceled = await ended(bench, principal, job)
+    assert (canceled.status, canceled.result) == (JobStatus.CANCELED, None)
+    assert await bench.balance(principal) == (USD, 0)
+    assert await violations(database) == []
+
+
 async def test_progress_is_shown_while_it_runs(bench: Workbench, run_worker: RunWorker) -> None:
     principal = await bench.customer()
     async with run_worker(ScriptedBackend()):
@@ -216,7 +234,7 @@ async def test_audio_that_cannot_be_stored_is_free(
     assert failed.error is not None
     assert (failed.error.code, failed.error.message) == (
         JobErrorCode.UPSTREAM_ERROR,
-        "the audio could not be stored",
+        "the audio could not be read or stored",
     )
     assert await bench.balance(principal) == (USD, 0)
     assert await violations(database) == []

@@ -1,9 +1,11 @@
 """A tiny model of its own: laying out weights makes views of parameters; shared models stay as they are."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.ace_step.bundle import Bundle
 from engine.ace_step.dit import Attention
@@ -70,6 +72,37 @@ def flash(
         heard = value[first:last].repeat_interleave(share, 1)
         mixed[start:end] = torch.einsum("hnm,mhw->nhw", scores.softmax(-1), heard)
     return (mixed,)
+
+
+class Waits(TorchDispatchMode):
+    """Notes what a recorded step may not do: bring a value or a size to the host, or take data from it."""
+
+    names = frozenset(
+        {
+            "item",
+            "_local_scalar_dense",
+            "is_nonzero",
+            "equal",
+            "nonzero",
+            "masked_select",
+            "unique",
+            "lift_fresh",
+        }
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.steps = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.steps += 1
+        name = func.overloadpacket.__name__
+        if name in self.names:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
 
 
 def ways(window: int, scale: float) -> list[Way]:

@@ -9,14 +9,14 @@ import torch
 
 from engine.ace_step.bundle import Bundle
 from engine.ace_step.dit import Dit
-from engine.ace_step.fast.dit import FastBatch, FastDit
+from engine.ace_step.fast.dit import FastBatch, FastDit, Room
 from engine.ace_step.fast.fuse import Fuser
 from engine.ace_step.fast.graphs import Recorder
 from engine.ace_step.fast.weights import lay_out
 from engine.ace_step.sampler import Denoised, denoise
 from engine.ace_step.schedule import timesteps
 from engine.ace_step.song import Condition, Song
-from tests.engine.ace_step.fast.conftest import CPU, Tensors, ways
+from tests.engine.ace_step.fast.conftest import CPU, Tensors, Waits, ways
 
 WORDS = 24  # width of the tiny condition encoder
 WINDOW, SCALE = 16, 8**-0.5
@@ -170,3 +170,25 @@ def test_the_words_of_all_layers_are_those_of_each_layer(bundle: Bundle, draw: T
     got, wanted = fast(bundle).memory(condition), Dit(bundle.dit).memory(condition)
     torch.testing.assert_close(got.keys, wanted.keys, rtol=0, atol=1e-5)
     torch.testing.assert_close(got.values, wanted.values, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", [0, 1])
+@torch.inference_mode()
+def test_what_is_recorded_never_waits_for_the_host(
+    way: int, bundle: Bundle, draw: Tensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = Waits()
+    forward = FastDit.forward
+
+    def watched(self: FastDit, room: Room) -> torch.Tensor:
+        with waits:
+            return forward(self, room)
+
+    monkeypatch.setattr(FastDit, "forward", watched)
+    dit = fast(bundle, way=way)
+    if way:  # the stand-in for the kernel reads the ends; the kernel does so on the device
+        monkeypatch.setattr(dit._way, "_flash", lambda query, *_, **__: (query,))
+    batch = batch_of(dit, [draw(frames, 16) for frames in (75, 30)], [Condition(draw(9, WORDS))] * 2)
+    dit.velocity(batch, draw(2, 75, 8), torch.tensor([0.7, 0.2]))
+    assert waits.steps > 100
+    assert not waits.seen

@@ -84,6 +84,22 @@ def test_one_traced_function_serves_all_lengths(draw: Tensors) -> None:
     assert fuser.on
 
 
+def test_widths_are_constants_in_what_is_compiled(draw: Tensors) -> None:
+    variable: list[list[str]] = []
+
+    def record(graph: torch.fx.GraphModule, inputs: list[object]) -> Callable[..., object]:
+        variable.append([str(size) for size in inputs if isinstance(size, torch.SymInt)])
+        return graph.forward
+
+    fuser = Fuser("eager")
+    fuser._backend = record  # type: ignore[assignment]
+    bent = fuser(kernels.biased_snake)
+    for length, width in ((10, 8), (50, 4), (20, 8), (60, 4), (70, 2)):
+        bent(draw(1, length, width), *(draw(width) for _ in range(3)))
+    assert fuser.on
+    assert [len(sizes) for sizes in variable] == [1, 1, 1]  # the length, in one graph a width
+
+
 def test_what_does_not_compile_runs_as_it_is() -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("this compiler compiles nothing")

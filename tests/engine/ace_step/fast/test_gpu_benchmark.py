@@ -1,12 +1,15 @@
 """The GPU benchmark, on a CPU: every path runs, the fast ones agree, and the count matches known sizes."""
 
+import ast
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderOobleck
 
 from benchmarks import engine_gpu
 from benchmarks.engine_floor import Floor, Rates
@@ -35,10 +38,64 @@ def test_all_paths_run_and_agree(
     assert exactness.pop("latents, made again: equal bits") is True
     assert len(exactness) == 3
     assert max(exactness.values()) < 1e-5
+    assert written["planner"]["planner, recorded against growing cache"] < 1e-5
     assert set(written["goals"].values()) == {None}
     printed = capsys.readouterr().out
     assert "transformer: on, agrees with the plain path" in printed
     assert "240 s in at most 0.7 s: not measured" in printed
+
+
+def test_it_imports_no_package_but_those_that_its_head_names() -> None:
+    root = Path(engine_gpu.__file__).parents[1]
+    todo, seen, foreign = ["benchmarks.engine_gpu"], set[str](), set[str]()
+    while todo:
+        module = todo.pop()
+        file = root.joinpath(*module.split("."))
+        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+        if module in seen or not file.exists():
+            continue
+        seen.add(module)
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                parts = name.split(".")
+                if parts[0] in ("benchmarks", "engine", "tests"):
+                    todo += [".".join(parts[: end + 1]) for end in range(len(parts))]
+                elif parts[0] not in sys.stdlib_module_names:
+                    foreign.add(parts[0])
+    assert "engine.ace_step.runner" in seen
+    # The last two come with transformers.
+    assert foreign == {"torch", "diffusers", "transformers", "numpy", "msgspec", "tokenizers", "yaml"}
+
+
+def test_what_fails_costs_only_its_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    decode = AutoencoderOobleck.decode
+
+    def whole_is_too_much(self: Any, latents: torch.Tensor, **options: Any) -> Any:
+        if not self.use_tiling:
+            raise torch.OutOfMemoryError("whole")
+        return decode(self, latents, **options)
+
+    monkeypatch.setattr(AutoencoderOobleck, "decode", whole_is_too_much)
+    monkeypatch.setattr(engine_gpu.Bench, "ours", fail)
+    monkeypatch.setattr(engine_gpu.Bench, "exactness", fail)
+    monkeypatch.setattr(engine_gpu.Bench, "planner", fail)
+    monkeypatch.setattr(engine_gpu, "TINY_ROWS", ((1, 1),))
+    engine_gpu.main(["--tiny", "--json", str(tmp_path / "figures.json")])
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written["exactness"] == {"failed": "RuntimeError: no such kernel"}
+    (row,) = written["rows"]
+    assert row["ours"] == {"failed": "RuntimeError: no such kernel"}
+    assert row["pipeline"]["seconds"] > 0
+    assert row["pipeline"]["tiled"] is True
+    assert "pipeline: decoded in tiles" in capsys.readouterr().out
 
 
 def test_goals_are_judged_by_single_songs() -> None:

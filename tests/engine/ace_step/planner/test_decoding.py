@@ -111,6 +111,9 @@ def test_a_captured_step_is_used_for_every_token_and_kept(model: Qwen3ForCausalL
         return replay
 
     pool = StepsPool(model, static=True, capture=capture)
+    pool.give_back(pool.take(rows=3, length=20))
+    captured.clear()  # of the trial before the first batch
+    replays = 0
     for _ in range(2):
         steps = pool.take(rows=3, length=20)
         steps.prefill(PROMPTS)
@@ -120,6 +123,15 @@ def test_a_captured_step_is_used_for_every_token_and_kept(model: Qwen3ForCausalL
     assert (len(captured), replays) == (1, 4)
     assert isinstance(steps, StaticSteps)
     assert (steps.rows, steps.length) == (4, 512)
+
+
+def test_fixed_buffers_that_say_something_else_are_switched_off(model: Qwen3ForCausalLM) -> None:
+    def stale(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        first = step()
+        return lambda: first
+
+    assert isinstance(StepsPool(model, static=True, capture=stale).take(rows=2, length=10), DynamicSteps)
+    assert isinstance(StepsPool(model, static=True).take(rows=2, length=10), StaticSteps)
 
 
 def test_buffers_in_use_are_not_lent_twice(model: Qwen3ForCausalLM) -> None:

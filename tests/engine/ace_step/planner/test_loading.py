@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.ace_step.planner import Planner, load_planner
+from engine.ace_step.planner import Planner
+from engine.ace_step.planner.loading import load_planner
 from engine.errors import NotLoaded
 from tests.checkpoints.tiny_planner import ALL_CODES, save_planner
 from tests.engine.ace_step.planner.conftest import ask, plans
