@@ -53,6 +53,7 @@ _FINAL: Final = (
     (RequestError, JobErrorCode.UPSTREAM_ERROR),
 )
 """What another attempt would not change, and what it is called in a job."""
+_CANCELLED: Final = "the job was cancelled"
 _COMPOSED_FRAMES: Final = 30 * SAMPLE_RATE
 """As long as the composer plays where a planner would decide."""
 
@@ -267,7 +268,7 @@ def _outcome(ended: "asyncio.Future[list[EngineResult]]") -> TaskState:
         return Succeeded(tuple(_recording(result) for result in ended.result()))
     for kind, code in _FINAL:
         if isinstance(error, kind):
-            return Failed(code=code, message=str(error))
+            return Failed(code=code, message=_CANCELLED if kind is Canceled else str(error))
     if not isinstance(error, EngineError):
         raise error
     log.error("engine.render_failed", exc_info=error)

@@ -135,9 +135,7 @@ class Performer:
             submitting.cancel()
             await asyncio.wait([submitting])
 
-    async def _follow(
-        self, active: Active, remote: RemoteTask, limit: asyncio.Timeout
-    ) -> Succeeded | Failed:
+    async def _follow(self, active: Active, remote: RemoteTask, limit: asyncio.Timeout) -> Succeeded | Failed:
         cancel_sent = False
         while True:
             state = await self._backend.poll(remote)
