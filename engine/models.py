@@ -40,8 +40,9 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     limits: ModelLimits = ModelLimits()
     warm_up_seconds: float | None = 10.0
     """Length of the first song, which nobody hears; None: the first customer waits instead."""
-    leak_bytes: int = 2_000_000_000
-    """What may stay after batches, caches included, before a worker is worn out."""
+    leak_bytes: int | None = 2_000_000_000
+    """What may stay after batches, caches included, before a worker is worn out; None: somebody else in this
+    process watches that."""
     threads: int | None = None
     """Of a model on the CPU; None: as many as torch takes by itself."""
 

@@ -24,19 +24,21 @@ def open_engine(
     max_waiting: int = 64,
     models: Sequence[ModelSpec] = (),
     planner: str | None = None,
+    composer: bool = True,
     tuning: Tuning = Tuning(),  # noqa: B008 - frozen
 ) -> Engine:
     """Start an engine; raises DeviceUnavailable for a device that this machine lacks.
 
     `device` is `auto`, `cpu`, `cuda`, `cuda:N` or `mps`, for models with weights; the composer stays on the
-    CPU, and has `threads`. Returns at once: the composer plays while models are loaded one after the other,
-    and `Engine.status` says how far they are, or why one could not be loaded.
+    CPU, and has `threads`; it shares this engine's thread with the models, or has an engine of its own.
+    Returns at once: the composer plays while models are loaded one after the other, and `Engine.status` says
+    how far they are, or why one could not be loaded.
     """
     check_device(device)
     where = _resolved(device)
     shelf, sounds = _Shelf(where, planner, tuning), Sounds()
     return Engine(
-        [ComposerRunner(threads=threads)],
+        [ComposerRunner(threads=threads)] if composer else [],
         loading=[
             Loading(
                 model=spec.name,
@@ -92,6 +94,8 @@ class _Shelf:
     def watermarks(self, sounds: Sounds) -> list[Watermark]:
         """Of this process, and of the device: what is held there that nobody asked for or would give back."""
         allowance = self._tuning.leak_bytes
+        if allowance is None:
+            return []
         marks = [Watermark(lambda: resident_bytes() - sounds.bytes, allowance_bytes=allowance)]
         if self._device.type == "cuda":
             marks.append(Watermark(self._device_bytes, allowance_bytes=allowance))

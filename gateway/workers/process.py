@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +12,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from engine import Engine, LoadState, ModelSpec
+from engine import Engine, LoadState, ModelSpec, Tuning
 from engine.runtime import open_engine
 from gateway.audio import Decoder, Encoder
 from gateway.backends.engine import EngineBackend
@@ -29,12 +31,12 @@ from gateway.workers.janitor import sweep_forever
 from gateway.workers.worker import Worker
 
 CAPACITY: Final = 4
-"""Jobs under way at once: one renders while others are encoded and stored."""
+"""Jobs of the composer under way at once: one renders while others are encoded and stored."""
 MODEL_CAPACITY: Final = 16
 """The same where models with weights render several songs at once."""
 WAITING_SONGS: Final = 8 * MODEL_CAPACITY
 """In the engine: every job may have eight variations."""
-POOL_SIZE: Final = 4
+POOL_SIZE: Final = 6
 WEAR_SECONDS: Final = 5.0
 NICENESS: Final = 10
 """Rendering yields to whoever answers requests on the same machine."""
@@ -50,32 +52,62 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     store = AudioStore(settings.storage_url)
     models = _model_specs(settings, read_catalog(settings.catalog))
     async with open_pool(settings, size=POOL_SIZE) as pool:
-        engine = open_engine(
-            device=settings.engine_device,
-            models=models,
-            planner=settings.engine_planner,
-            max_waiting=WAITING_SONGS,
-        )
-        with engine, scratch_folder(settings.home) as scratch:
+        with contextlib.ExitStack() as opened:
+            scratch = opened.enter_context(scratch_folder(settings.home))
+            engines = [opened.enter_context(engine) for engine in _open_engines(settings, models)]
             inputs = _inputs(settings, pool, store, scratch)
-            worker = Worker(
-                pool=pool,
-                backend=RehearsalBackend(EngineBackend(engine, inputs)),
-                delivery=Delivery(encoder=Encoder(), store=store, scratch=scratch),
-                capacity=MODEL_CAPACITY if models else CAPACITY,
-                connect=lambda: connect(settings),
-                models=lambda: _loaded(engine),
-            )
-            beside = [
-                asyncio.create_task(sweep_forever(pool, store)),
-                asyncio.create_task(stop_when_worn_out(engine, stop)),
-                asyncio.create_task(tell_of_models(engine)),
+            delivery = Delivery(encoder=Encoder(), store=store, scratch=scratch)
+            workers = [
+                Worker(
+                    pool=pool,
+                    backend=RehearsalBackend(EngineBackend(engine, inputs)),
+                    delivery=delivery,
+                    capacity=capacity,
+                    connect=lambda: connect(settings),
+                    models=functools.partial(_loaded, engine),
+                )
+                for engine, capacity in zip(engines, (CAPACITY, MODEL_CAPACITY), strict=False)
             ]
+            watching = [
+                work
+                for engine in engines
+                for work in (stop_when_worn_out(engine, stop), tell_of_models(engine))
+            ]
+            beside = [asyncio.create_task(work) for work in (sweep_forever(pool, store), *watching)]
             try:
-                await worker.run(stop)
+                await _run_all(workers, stop)
             finally:
                 for task in beside:
                     task.cancel()
+
+
+def _open_engines(settings: Settings, models: list[ModelSpec]) -> Iterator[Engine]:
+    """One for the composer, one for models: songs of test keys never wait for a device, nor it for them.
+
+    Of two in one process only one watches for leaks: the memory is theirs together.
+    """
+    tuning = Tuning(leak_bytes=None) if models else Tuning()
+    yield open_engine(device=settings.engine_device, tuning=tuning)
+    if models:
+        yield open_engine(
+            device=settings.engine_device,
+            models=models,
+            planner=settings.engine_planner,
+            composer=False,
+            max_waiting=WAITING_SONGS,
+        )
+
+
+async def _run_all(workers: Sequence[Worker], stop: asyncio.Event) -> None:
+    """Until `stop`, or until one ends, which only a defect brings about: then the others stop, too."""
+    running = [asyncio.create_task(worker.run(stop)) for worker in workers]
+    try:
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.set()
+        await asyncio.wait(running)
+    for task in running:
+        task.result()
 
 
 def _model_specs(settings: Settings, catalog: Catalog) -> list[ModelSpec]:
