@@ -4,8 +4,9 @@
 
 BOOTSTRAP := sh deploy/bootstrap.sh
 PYTHON_OF_VENV := .venv/bin/python
-# Test processes; pytest-xdist's `auto` is one for each core.
-JOBS ?= auto
+# Test processes: one more than cores, because many tests wait for leases and processes; at most 8.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+JOBS ?= $(shell n=$$(( $(CORES) + 1 )); echo $$(( n < 8 ? n : 8 )))
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -14,10 +15,10 @@ run: install ## Run the gateway here and make a first song; ARGS=--exit stops af
 	@exec $(PYTHON_OF_VENV) -P -m gateway.cli up --demo $(ARGS)
 
 test: install-dev ## Run every test that needs no GPU, on a real Postgres.
-	@$(PYTHON_OF_VENV) -m pytest -m "not slow" -n $(JOBS) --maxprocesses=8 $(ARGS)
+	@$(PYTHON_OF_VENV) -m pytest -m "not slow" -n $(JOBS) $(ARGS)
 
 test-all: install-dev ## Run the slow proofs as well.
-	@$(PYTHON_OF_VENV) -m pytest -n $(JOBS) --maxprocesses=8 $(ARGS)
+	@$(PYTHON_OF_VENV) -m pytest -n $(JOBS) $(ARGS)
 
 lint: install-dev ## Check style, types, import directions and the docs.
 	@$(PYTHON_OF_VENV) -m ruff check .

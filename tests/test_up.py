@@ -143,7 +143,7 @@ def test_a_taken_port_is_one_clear_line(machine: Machine) -> None:
     assert machine.processes() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_ends_it_in_order(machine: Machine, number: signal.Signals) -> None:
     machine.start()
     assert machine.up.stop(number) == 0

@@ -125,6 +125,7 @@ def prove(machine: Machine, without_room: WITHOUT_ROOM) -> Customer:
     return customer
 
 
+@pytest.mark.slow
 def test_without_room_for_audio_jobs_fail_free_and_with_room_they_go_on(disk_folder: Path) -> None:
     home = disk_folder / "home"
     (home / "audio").mkdir(parents=True)

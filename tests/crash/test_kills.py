@@ -57,6 +57,7 @@ def new_seed() -> int:
     return seed
 
 
+@pytest.mark.slow
 async def test_after_one_kill_of_each_kind_the_books_agree(machine: Machine) -> None:
     seed = new_seed()
     victims = draw(random.Random(seed), len(Victim))
