@@ -7,10 +7,8 @@ from typing import Final
 import msgspec
 
 import billing
-from engine import VARIANTS, Variant
-from engine import Task as EngineTask
+from engine import VARIANTS, Task, Variant
 from gateway.errors import ModelNotFound
-from gateway.generation import Task
 
 SANDBOX: Final = "sandbox"
 """The built-in composer; it also renders for every test key."""
@@ -45,8 +43,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def variant(self) -> Variant:
         """What the engine's table says of its weights; a model of others has no knob that we know of."""
         if self.engine is None:
-            tasks = frozenset(EngineTask(task.value) for task in self.tasks)
-            return Variant(name=self.id, tasks=tasks, renders=False)
+            return Variant(name=self.id, tasks=frozenset(self.tasks), renders=False)
         return VARIANTS[self.engine]
 
 

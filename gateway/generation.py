@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from engine import GuidanceType, InferMethod, Task
 from gateway.audio import AudioFormat, AudioSettings
 
 SAMPLE_RATE: Final = 48_000
@@ -24,32 +25,6 @@ LANGUAGES: Final = frozenset(
 """What ACE-Step 1.5 was trained to sing; `unknown` means instrumental or to be detected."""
 
 _KEY = re.compile(r"([A-Ga-g])\s*([#♯b♭]?)\s*(major|minor|maj|min|dur|moll|m|M)?", re.ASCII | re.IGNORECASE)
-
-
-class Task(StrEnum):
-    """What is done with sound."""
-
-    TEXT2MUSIC = "text2music"
-    COVER = "cover"
-    REPAINT = "repaint"
-    EXTRACT = "extract"
-    LEGO = "lego"
-    COMPLETE = "complete"
-
-
-class GuidanceType(StrEnum):
-    """How the guided and the unguided direction become one."""
-
-    APG = "apg"
-    CFG = "cfg"
-    ADG = "adg"
-
-
-class InferMethod(StrEnum):
-    """How a sampling step is taken."""
-
-    ODE = "ode"
-    SDE = "sde"
 
 
 class ResponseFormat(StrEnum):

@@ -14,9 +14,10 @@ import msgspec
 
 import billing
 from benchmarks.harness.stack import SECRET
+from engine import Task
 from gateway.bootstrap import open_pool
 from gateway.errors import GatewayError
-from gateway.generation import SAMPLE_RATE, GenerationRequest, Task
+from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id
 from gateway.jobs.admission import DEADLINE, admit
 from gateway.jobs.audit import verify_ledger

@@ -16,13 +16,11 @@ from engine import (
     EngineError,
     EngineRequest,
     EngineResult,
-    GuidanceType,
     InferMethod,
     OutOfMemory,
     RequestError,
     Silent,
     Sound,
-    Task,
     Ticket,
     TooLarge,
     Unavailable,
@@ -185,7 +183,7 @@ def engine_requests(task: RenderTask, inputs: Inputs) -> list[EngineRequest]:
         vocal_language=request.vocal_language,
         instrumental=request.instrumental,
         negative_prompt=request.negative_prompt,
-        task=Task(request.task.value),
+        task=request.task,
         source=inputs.source,
         reference=inputs.reference,
         repainting_start=request.repainting_start,
@@ -196,16 +194,14 @@ def engine_requests(task: RenderTask, inputs: Inputs) -> list[EngineRequest]:
         track_classes=request.track_classes,
         num_inference_steps=request.num_inference_steps,
         guidance_scale=request.guidance_scale,
-        guidance_type=None if request.guidance_type is None else GuidanceType(request.guidance_type.value),
+        guidance_type=request.guidance_type,
         cfg_interval=(
             0.0 if request.cfg_interval_start is None else request.cfg_interval_start,
             1.0 if request.cfg_interval_end is None else request.cfg_interval_end,
         ),
         shift=request.shift,
         timesteps=request.timesteps,
-        infer_method=InferMethod.ODE
-        if request.infer_method is None
-        else InferMethod(request.infer_method.value),
+        infer_method=request.infer_method or InferMethod.ODE,
         thinking=request.thinking and model != SANDBOX,
     )
     return [
@@ -221,7 +217,7 @@ def _length(request: GenerationRequest, inputs: Inputs, *, plans: bool) -> tuple
             return min(request.frames, _COMPOSED_FRAMES), False
         return request.frames, request.open_length
     frames = output_frames(
-        Task(request.task.value),
+        request.task,
         source_frames=inputs.source.frames,
         start=request.repainting_start,
         end=request.repainting_end,

@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 
 import billing
+from engine import Task
 from gateway.allowance import Allowance
 from gateway.auth.principal import Principal, Scope
 from gateway.catalog import SANDBOX, Model
@@ -26,7 +27,7 @@ from gateway.errors import (
     RequestInProgress,
     UnsupportedParameter,
 )
-from gateway.generation import SAMPLE_RATE, GenerationRequest, Task
+from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id
 from gateway.jobs.admission import admit
 from gateway.jobs.crew import Crew

@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
+from engine import Task
 from gateway.audio import (
     CONTENT_TYPES,
     STEM_BOUNDS,
@@ -21,7 +22,7 @@ from gateway.audio import (
     resolve_encoding,
 )
 from gateway.backends.base import Recording, RenderTask
-from gateway.generation import SAMPLE_RATE, GenerationRequest, Task
+from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.jobs.job import JobResult, Track
 from gateway.jobs.retention import audio_folder
 from gateway.signed_urls import content_disposition

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from gateway.generation import MAX_SEED, AudioInput, GenerationRequest, Task
+from engine import Task
+from gateway.generation import MAX_SEED, AudioInput, GenerationRequest
 
 OF_BEFORE = b'{"prompt":"a song","frames":240000,"seed":7,"bpm":90,"format":"mp3"}'
 

@@ -9,13 +9,14 @@ from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
 import billing
+from engine import Task
 from gateway.audio import CONTENT_TYPES, AudioFormat
 from gateway.auth.principal import Scope
 from gateway.dialects.native.documents import LINE, MONTH
 from gateway.dialects.native.file_documents import FILE_FACTS
 from gateway.dialects.native.payment_facts import PAYMENT_FACTS
 from gateway.errors import raised_errors
-from gateway.generation import MAX_SEED, Task
+from gateway.generation import MAX_SEED
 from gateway.jobs.job import JobErrorCode
 from gateway.jobs.usage import UsageGroup
 

@@ -11,7 +11,7 @@ from litestar.openapi.spec import OpenAPIType, Reference, Schema
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
-from engine import TRACK_NAMES
+from engine import TRACK_NAMES, GuidanceType, InferMethod, Task
 from gateway.audio import AudioFormat
 from gateway.dialects.native.answer_document import Facts, derived_schema, described
 from gateway.dialects.native.body import ALIASES, AudioSettingsBody, GenerationBody
@@ -33,16 +33,7 @@ from gateway.dialects.native.validation_knobs import (
     START_RANGE,
 )
 from gateway.dialects.native.validation_money import MAX_USD_CHARACTERS
-from gateway.generation import (
-    LANGUAGES,
-    MAX_SEED,
-    MAX_VARIATIONS,
-    TIME_SIGNATURES,
-    GuidanceType,
-    InferMethod,
-    ResponseFormat,
-    Task,
-)
+from gateway.generation import LANGUAGES, MAX_SEED, MAX_VARIATIONS, TIME_SIGNATURES, ResponseFormat
 
 _VISIBLE: Final = r"[^\s\x1c-\x1f\x85]"
 """A character that is no whitespace to Python either."""

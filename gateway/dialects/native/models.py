@@ -5,20 +5,12 @@ from typing import Final
 import msgspec
 
 import billing
-from engine import TRACK_NAMES
+from engine import TRACK_NAMES, GuidanceType, InferMethod, Task
 from gateway.catalog import Model
 from gateway.dialects.native.render import iso
 from gateway.dialects.native.validation import BPM_RANGE
 from gateway.dialects.native.validation_knobs import END_RANGE, SHIFT_RANGE, START_RANGE, idle_knobs
-from gateway.generation import (
-    LANGUAGES,
-    MAX_SEED,
-    MAX_VARIATIONS,
-    TIME_SIGNATURES,
-    GuidanceType,
-    InferMethod,
-    Task,
-)
+from gateway.generation import LANGUAGES, MAX_SEED, MAX_VARIATIONS, TIME_SIGNATURES
 from gateway.jobs.workforce import LoadedModel
 from gateway.routing import Routes
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from engine import Task
 from gateway.audio import AudioFormat, AudioSettings, UnsupportedEncoding, resolve_encoding
 from gateway.catalog import Model
 from gateway.dialects.native.body import ALIASES, GenerationBody
@@ -21,7 +22,6 @@ from gateway.generation import (
     TIME_SIGNATURES,
     GenerationRequest,
     ResponseFormat,
-    Task,
     normalize_key_scale,
 )
 

@@ -7,12 +7,13 @@ from typing import Final
 import msgspec
 
 import engine
+from engine import Task
 from gateway.audio import InputUnreadable
 from gateway.catalog import Model
 from gateway.dialects.native.validation_values import Notes, checked_text, plain, within
 from gateway.errors import FileGone, InvalidRequest, UnsupportedParameter
 from gateway.files.fetch import parse_source
-from gateway.generation import SAMPLE_RATE, AudioInput, Task
+from gateway.generation import SAMPLE_RATE, AudioInput
 
 MAX_REFERENCE_CHARACTERS: Final = 2_048
 """Of a file id or URL."""
@@ -117,7 +118,7 @@ def _edited_length(wanted: Wanted, source: AudioInput, model: Model) -> Shape:
     """It follows the source; a repaint may grow at both ends."""
     start, end = wanted.start, wanted.end
     known = source.frames or 0
-    frames = engine.output_frames(engine.Task(wanted.task.value), source_frames=known, start=start, end=end)
+    frames = engine.output_frames(wanted.task, source_frames=known, start=start, end=end)
     low, high = (round(seconds * SAMPLE_RATE) for seconds in model.duration_seconds[:2])
     if source.frames is None:
         if frames > high:  # however short the source is

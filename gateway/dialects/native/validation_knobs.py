@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import engine
+from engine import GuidanceType, InferMethod, Task
 from gateway.catalog import Model
 from gateway.dialects.native.validation_values import (
     Notes,
@@ -12,7 +13,6 @@ from gateway.dialects.native.validation_values import (
     within,
 )
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.generation import GuidanceType, InferMethod, Task
 
 MAX_PROMPT_CHARACTERS: Final = 4_000
 MAX_TIMESTEPS: Final = 300
@@ -104,14 +104,11 @@ def _read(fields: dict[str, Any], model: Model) -> Knobs:
 
 
 def _as_the_engine_has_it(knobs: Knobs, task: Task, fields: dict[str, Any]) -> engine.Knobs:
-    guidance_type, infer_method = knobs["guidance_type"], knobs["infer_method"]
     return engine.Knobs(
         **knobs
         | {
-            "task": engine.Task(task.value),
+            "task": task,
             "has_source": fields["source_audio"] is not None,
-            "guidance_type": guidance_type and engine.GuidanceType(guidance_type.value),
-            "infer_method": infer_method and engine.InferMethod(infer_method.value),
             "thinking": bool(knobs["thinking"]),
         }
     )

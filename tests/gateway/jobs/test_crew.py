@@ -6,9 +6,10 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from engine import Task
 from gateway.config_watch import ConfigWatch
 from gateway.errors import InvalidRequest, ModelUnavailable, UnsupportedParameter
-from gateway.generation import SAMPLE_RATE, AudioInput, Task
+from gateway.generation import SAMPLE_RATE, AudioInput
 from gateway.ids import new_id
 from gateway.jobs.service import Jobs, Order
 from gateway.jobs.workforce import LoadedModel, loaded_models, note_alive

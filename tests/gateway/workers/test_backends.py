@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
+from engine import Task
 from engine.engine import Engine
 from engine.runtime import open_engine
 from gateway.audio import InputUnreadable, check_quality
@@ -27,7 +28,7 @@ from gateway.backends.base import (
 )
 from gateway.backends.engine import EngineBackend
 from gateway.backends.rehearsal import RehearsalBackend, read_script
-from gateway.generation import SAMPLE_RATE, AudioInput, GenerationRequest, Task
+from gateway.generation import SAMPLE_RATE, AudioInput, GenerationRequest
 from gateway.jobs.job import JobErrorCode
 from tests.scripted_backend import ScriptedBackend
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from engine import Task
 from gateway.auth.principal import Principal
 from gateway.backends.base import Backend, RemoteTask, TaskState
 from gateway.database import DATABASE_ERRORS
-from gateway.generation import Task
 from gateway.ids import new_id
 from gateway.jobs import queue
 from gateway.jobs.job import FINAL, Job, JobErrorCode, JobStatus
