@@ -1,14 +1,18 @@
-"""One running gateway for all tests of the HTTP API and of the commands beside it."""
+"""One running gateway for all tests of the HTTP API and of the commands beside it; a shop for those below."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
 from gateway.embedded import EmbeddedPostgres
+from gateway.storage import AudioStore
 from tests.databases import fresh_database
+from tests.factories import Pool, open_lane, open_shop
 from tests.gateway.api.installation import Installation, running
+from tests.workbench import Workbench
 
 HERE = Path(__file__).parent
 OF_A_RUNNING_GATEWAY = (HERE / "api", HERE / "cli")
@@ -30,3 +34,22 @@ async def installation(
         running(dsn, tmp_path_factory.mktemp("home")) as installation,
     ):
         yield installation
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    async with asyncpg.create_pool(database, min_size=1, max_size=8) as opened:
+        async with opened.acquire() as conn:
+            await open_shop(conn)
+        yield opened
+
+
+@pytest.fixture
+async def bench(pool: Pool, database: str) -> AsyncIterator[Workbench]:
+    async with open_lane(database) as jobs:
+        yield Workbench(pool, jobs)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AudioStore:
+    return AudioStore((tmp_path / "audio").as_uri())

@@ -1,9 +1,7 @@
 """What workers get of a job's inputs, and how long uploads stay: as long as anybody may need them."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import msgspec
 import numpy as np
 import pytest
@@ -19,30 +17,11 @@ from gateway.generation import AudioInput, GenerationRequest
 from gateway.ids import new_id
 from gateway.storage import AudioStore, ObjectMissing
 from gateway.workers.janitor import sweep_files
-from tests.factories import Pool, open_lane, open_shop
+from tests.factories import Pool
 from tests.gateway.files.web_server import page, web_server
 from tests.workbench import Workbench
 
 FRAMES = 9_600
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[Pool]:
-    async with asyncpg.create_pool(database, min_size=1, max_size=8) as opened:
-        async with opened.acquire() as conn:
-            await open_shop(conn)
-        yield opened
-
-
-@pytest.fixture
-async def bench(pool: Pool, database: str) -> AsyncIterator[Workbench]:
-    async with open_lane(database) as jobs:
-        yield Workbench(pool, jobs)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> AudioStore:
-    return AudioStore((tmp_path / "audio").as_uri())
 
 
 @pytest.fixture

@@ -14,29 +14,9 @@ from gateway.backends.base import Backend
 from gateway.storage import AudioStore
 from gateway.workers.delivery import Delivery
 from gateway.workers.worker import Worker
-from tests.factories import Pool, open_lane, open_shop
-from tests.workbench import Workbench
+from tests.factories import Pool
 
 RunWorker = Callable[[Backend], AbstractAsyncContextManager[Worker]]
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[Pool]:
-    async with asyncpg.create_pool(database, min_size=1, max_size=8) as opened:
-        async with opened.acquire() as conn:
-            await open_shop(conn)
-        yield opened
-
-
-@pytest.fixture
-async def bench(pool: Pool, database: str) -> AsyncIterator[Workbench]:
-    async with open_lane(database) as jobs:
-        yield Workbench(pool, jobs)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> AudioStore:
-    return AudioStore((tmp_path / "audio").as_uri())
 
 
 @pytest.fixture
