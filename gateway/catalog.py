@@ -37,7 +37,12 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     guidance_scale: FloatRange | None = None
     engine: str | None = None
     wavespeed: str | None = None
+    wavespeed_usd_per_second: str | None = None
     runware: str | None = None
+    runware_usd_per_second: str | None = None
+    """What the providers charge us: their price cards, for the order of routes and where they name no cost."""
+    routes: tuple[str, ...] = ()
+    """Backends in the operator's order, before all others; empty: by price, health and latency."""
 
     @property
     def variant(self) -> Variant:

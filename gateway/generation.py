@@ -43,6 +43,18 @@ class AudioInput(msgspec.Struct, frozen=True, omit_defaults=True):
     """Length at SAMPLE_RATE; None while it is not known: a URL."""
 
 
+class ProviderChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which backends the client wants, by their names."""
+
+    order: tuple[str, ...] = ()
+    """These first; the others after them."""
+    only: tuple[str, ...] = ()
+    """No others; empty: all."""
+    ignore: tuple[str, ...] = ()
+    allow_fallbacks: bool = True
+    """False: the first choice or none."""
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the client wants, checked against the model's ranges. Lengths in frames at SAMPLE_RATE."""
 
@@ -93,6 +105,13 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     """Let the planner write metadata and audio codes first."""
     strict: bool = False
     """Refuse what has no effect, instead of warning of it."""
+    provider: ProviderChoice | None = None
+    webhook_url: str | None = None
+    """Told when the job has ended."""
+    upload_url: str | None = None
+    """Where the file is PUT when it is there."""
+    ttl: int | None = None
+    """Seconds after its end for which the audio is kept; None: as long as all others."""
 
     def variation_seed(self, index: int) -> int:
         """The seed of variation `index` (from 0)."""

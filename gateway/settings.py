@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -13,6 +14,8 @@ import msgspec
 SECRET_MIN_CHARACTERS = 32
 ENGINE_MODEL_OF_THE_GUIDE = "ace-step-1.5"
 """What ACESTEP_CONFIG_PATH holds, as in the guide of the model's own server."""
+WAVESPEED = "https://api.wavespeed.ai"
+RUNWARE = "https://api.runware.ai/v1"
 DEFAULT_CATALOG = Path(__file__).resolve().parent.parent / "deploy" / "catalog.toml"
 
 
@@ -43,6 +46,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Folder or hub repository of the language model that plans songs; None: nothing can be planned."""
     allow_private_hosts: bool
     """For development: URLs of clients may reach loopback and private networks."""
+    wavespeed_api_key: str | None
+    """None: no route to WaveSpeed."""
+    wavespeed_base_url: str
+    runware_api_key: str | None
+    """None: no route to Runware."""
+    runware_base_url: str
+    provider_webhooks: bool
+    """Ask providers to tell us when a task has ended; needs a public URL."""
+    provider_concurrency: int
+    """Tasks under way at one provider, for each worker process."""
     stripe_secret_key: str | None
     """None: no payments, everything else works."""
     stripe_webhook_secret: str | None
@@ -86,6 +99,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         allow_private_hosts=_switch(
             "ANTIPHON_ALLOW_PRIVATE_HOSTS", environ.get("ANTIPHON_ALLOW_PRIVATE_HOSTS"), problems
         ),
+        **_providers(environ, problems),
         stripe_secret_key=_stripe_secret_key(environ, problems),
         stripe_webhook_secret=_stripe_webhook_secret(environ, problems),
         stripe_base_url=_origin(
@@ -98,6 +112,36 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     if problems:
         raise SettingsError("\n".join(problems))
     return settings
+
+
+def _providers(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    """What reaches the remote providers."""
+    name, concurrency = "ANTIPHON_PROVIDER_CONCURRENCY", environ.get("ANTIPHON_PROVIDER_CONCURRENCY") or "100"
+    if re.fullmatch(r"[1-9][0-9]{0,4}", concurrency) is None:
+        problems.append(f"{name}={concurrency!r}: write a number from 1 to 99999")
+        concurrency = "100"
+    webhooks = _switch("ANTIPHON_PROVIDER_WEBHOOKS", environ.get("ANTIPHON_PROVIDER_WEBHOOKS"), problems)
+    if webhooks and not environ.get("ANTIPHON_PUBLIC_URL"):
+        problems.append(
+            "ANTIPHON_PROVIDER_WEBHOOKS: providers reach us by ANTIPHON_PUBLIC_URL, which is not set"
+        )
+    return {
+        "wavespeed_api_key": environ.get("ANTIPHON_WAVESPEED_API_KEY") or None,
+        "wavespeed_base_url": _base_url("ANTIPHON_WAVESPEED_BASE_URL", environ, WAVESPEED, problems),
+        "runware_api_key": environ.get("ANTIPHON_RUNWARE_API_KEY") or None,
+        "runware_base_url": _base_url("ANTIPHON_RUNWARE_BASE_URL", environ, RUNWARE, problems),
+        "provider_webhooks": webhooks,
+        "provider_concurrency": int(concurrency),
+    }
+
+
+def _base_url(name: str, environ: Mapping[str, str], default: str, problems: list[str]) -> str:
+    """With a path, unlike an origin: a provider may stand behind a prefix."""
+    value = (environ.get(name) or default).rstrip("/")
+    parts = _split(value)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+        problems.append(f"{name}={value!r}: write a URL, for example {default}")
+    return value
 
 
 def _bind(value: str, problems: list[str]) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Double,
     ForeignKey,
@@ -119,6 +120,8 @@ job = Table(
     ),
     Column("status", Text, nullable=False, server_default="queued"),
     Column("queue", Text, nullable=False, comment="which workers can serve it"),
+    Column("routes", ARRAY(Text), nullable=True, comment="queues to fall back to, in order; null: none"),
+    Column("route_reason", Text, nullable=True, comment="why it stands in this queue"),
     Column("turn", BigInteger, nullable=False, comment="fair order: milliseconds of audio, see jobs/queue"),
     Column("length_ms", BigInteger, nullable=False, comment="the longest that it may become"),
     Column("run_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
@@ -182,6 +185,11 @@ job = Table(
         "cancel_requested_at",
         postgresql_where=text("status = 'queued' AND cancel_requested_at IS NOT NULL"),
     ),
+    Index(
+        "ix_job_cancel_running",
+        "worker_id",
+        postgresql_where=text("status = 'processing' AND cancel_requested_at IS NOT NULL"),
+    ),
     Index("ix_job_retry_slot", "retry_slot", postgresql_where=text("retry_slot IS NOT NULL")),
     Index(
         "ix_job_expires_at",
@@ -215,16 +223,28 @@ attempt = Table(
     Column("remote_task", JSONB, nullable=True, comment="what a crash needs to resume, not to pay twice"),
     Column("provider_ref", Text, nullable=True),
     Column("provider_cost_nano", BigInteger, nullable=True),
+    Column(
+        "cost_is_possible",
+        Boolean,
+        nullable=False,
+        server_default="false",
+        comment="nobody knows whether the provider took it: booked to variance",
+    ),
+    Column("reason", Text, nullable=True, comment="why this backend"),
+    Column("lost", Integer, nullable=False, server_default="0", comment="workers that died with it"),
     Column("error_code", Text, nullable=True),
     Column("error_message", Text, nullable=True),
     _created_at(),
     _moment("sent_at"),
+    _moment("accepted_at"),
     _moment("finished_at"),
     PrimaryKeyConstraint("job_id", "n"),
     UniqueConstraint("backend", "provider_ref"),
     CheckConstraint("state IN ('intent', 'sent', 'accepted', 'ambiguous', 'done', 'failed')", name="state"),
-    CheckConstraint("(state IN ('done', 'failed')) = (finished_at IS NOT NULL)", name="finished"),
-    CheckConstraint("(state = 'failed') = (error_code IS NOT NULL)", name="error"),
+    CheckConstraint(
+        "(state IN ('done', 'failed', 'ambiguous')) = (finished_at IS NOT NULL)", name="finished"
+    ),
+    CheckConstraint("(state IN ('failed', 'ambiguous')) = (error_code IS NOT NULL)", name="error"),
 )
 
 worker = Table(
@@ -235,6 +255,9 @@ worker = Table(
     Column("capacity", Integer, nullable=False, server_default="1", comment="jobs under way at once"),
     Column(
         "models", JSONB, nullable=False, server_default="[]", comment="the engine's models, as LoadedModel"
+    ),
+    Column(
+        "routes", JSONB, nullable=False, server_default="[]", comment="how its backends fare, as RouteHealth"
     ),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("seen_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
@@ -251,6 +274,41 @@ job_tally = Table(
     Column("audio_ms", BigInteger, nullable=False),
     PrimaryKeyConstraint("model", "backend", "outcome"),
     comment="counters for Prometheus, moved in the same commit as the jobs that they count",
+)
+
+attempt_tally = Table(
+    "attempt_tally",
+    metadata,
+    Column("backend", Text, nullable=False),
+    Column("result", Text, nullable=False, comment="done, ambiguous, or why it failed"),
+    Column("attempts", BigInteger, nullable=False),
+    PrimaryKeyConstraint("backend", "result"),
+    comment="counters for Prometheus, moved in the same commit as the attempts that they count",
+)
+
+margin_day = Table(
+    "margin_day",
+    metadata,
+    Column("day", Date, nullable=False, comment="on which the jobs and attempts ended, by UTC"),
+    Column("model", Text, nullable=False),
+    Column("backend", Text, nullable=False),
+    Column("jobs", BigInteger, nullable=False, server_default="0"),
+    Column("revenue_nano", BigInteger, nullable=False, server_default="0"),
+    Column("attempts", BigInteger, nullable=False, server_default="0"),
+    Column("cost_nano", BigInteger, nullable=False, server_default="0"),
+    Column("possible_cost_nano", BigInteger, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("day", "model", "backend"),
+    comment="what providers cost against what customers paid; moved in the same commit as both",
+)
+
+provider_balance = Table(
+    "provider_balance",
+    metadata,
+    Column("backend", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("balance_nano", BigInteger, nullable=False),
+    PrimaryKeyConstraint("backend", "at"),
+    comment="what our accounts at providers held, as they told",
 )
 
 usage_hour = Table(

@@ -50,7 +50,14 @@ class ScriptedBackend:
         self.canceled: list[str] = []
         self._plays: dict[str, Play] = {}
 
-    async def submit(self, task: RenderTask) -> RemoteTask:
+    def intend(self, task: RenderTask) -> None:
+        """Nothing outlives this process."""
+
+    async def recover(self, task: RenderTask, stored: RemoteTask, *, accepted: bool) -> RemoteTask:
+        """Never asked for."""
+        raise AssertionError
+
+    async def submit(self, task: RenderTask, intent: RemoteTask | None = None) -> RemoteTask:
         """Refuses when it is away."""
         self.submitted.append(task)
         if "away" in task.request.prompt:

@@ -106,7 +106,14 @@ class EngineBackend:
         """One queue per model that the engine has loaded by now."""
         return tuple(sorted(self._engine.models))
 
-    async def submit(self, task: RenderTask) -> RemoteTask:
+    def intend(self, task: RenderTask) -> None:
+        """Nothing: the song is never heard of again if this process dies."""
+
+    async def recover(self, task: RenderTask, stored: RemoteTask, *, accepted: bool) -> RemoteTask:
+        """Never asked for: no other process could have left it here."""
+        raise AssertionError("a song of another process cannot be found again")
+
+    async def submit(self, task: RenderTask, intent: RemoteTask | None) -> RemoteTask:
         """Fetch what the song needs and queue it; what cannot be read fails at the first poll."""
         remote = RemoteTask(backend=self.name, ref=f"{task.job_id.hex}-{task.attempt}")
         try:

@@ -70,13 +70,21 @@ class RehearsalBackend:
         """The inner backend's, which change while models are loaded."""
         return self._inner.queues
 
-    async def submit(self, task: RenderTask) -> RemoteTask:
+    def intend(self, task: RenderTask) -> RemoteTask | None:
+        """As the inner backend: what is played here is not worth finding again."""
+        return self._inner.intend(task)
+
+    async def recover(self, task: RenderTask, stored: RemoteTask, *, accepted: bool) -> RemoteTask:
+        """As the inner backend; without the script, which was this process' own."""
+        return await self._inner.recover(task, stored, accepted=accepted)
+
+    async def submit(self, task: RenderTask, intent: RemoteTask | None) -> RemoteTask:
         """Start the real work, unless it is to fail without any."""
         script = read_script(task.request.prompt) if task.test else Script(None, 0)
         if script.failure in _FAILURES:
             remote = RemoteTask(backend=self.name, ref=f"{task.job_id.hex}-{task.attempt}")
         else:
-            remote = await self._inner.submit(task)
+            remote = await self._inner.submit(task, intent)
         if script.failure is not None or script.slow_seconds:
             self._plays[remote.ref] = _Play(script, time.monotonic())
         return remote

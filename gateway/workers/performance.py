@@ -123,7 +123,7 @@ class Performer:
 
     async def _submit(self, active: Active) -> RemoteTask:
         """To fetch a client's sound can take minutes, which nobody waits for who has lost or cancelled it."""
-        submitting = asyncio.ensure_future(self._backend.submit(active.render_task))
+        submitting = asyncio.ensure_future(self._backend.submit(active.render_task, None))
         try:
             while not (await asyncio.wait([submitting], timeout=LOOK_SECONDS))[0]:
                 if active.lost:

@@ -19,7 +19,7 @@ from gateway.settings import read_settings
 from gateway.tables import metadata
 from tests.databases import fresh_database
 
-HEAD = "0007"
+HEAD = "0008"
 
 
 @pytest.fixture

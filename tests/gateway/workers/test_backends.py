@@ -102,19 +102,19 @@ async def play(backend: Backend, task: RemoteTask) -> tuple[list[float], TaskSta
 
 
 async def outcome(backend: Backend, task: RenderTask) -> TaskState:
-    return (await play(backend, await backend.submit(task)))[1]
+    return (await play(backend, await backend.submit(task, None)))[1]
 
 
 async def test_it_says_who_it_is_and_what_it_serves(backend: Backend) -> None:
     assert backend.name.islower()
     assert backend.queues == ("sandbox",)
     assert backend.resumable in {True, False}
-    assert (await backend.submit(task_of())).backend == backend.name
+    assert (await backend.submit(task_of(), None)).backend == backend.name
 
 
 async def test_it_makes_sound_that_passes_quality_control(backend: Backend) -> None:
     task = task_of()
-    progress, state = await play(backend, await backend.submit(task))
+    progress, state = await play(backend, await backend.submit(task, None))
     assert isinstance(state, Succeeded)
     (recording,) = state.recordings
     assert recording.samples.dtype == np.float32
@@ -143,7 +143,7 @@ async def test_every_attempt_has_a_name_of_its_own(backend: Backend) -> None:
         test=first.test,
         request=first.request,
     )
-    remotes = [await backend.submit(task) for task in (first, again, task_of())]
+    remotes = [await backend.submit(task, None) for task in (first, again, task_of())]
     assert len({remote.ref for remote in remotes}) == 3
     for remote in remotes:
         assert isinstance((await play(backend, remote))[1], Succeeded)
@@ -151,7 +151,7 @@ async def test_every_attempt_has_a_name_of_its_own(backend: Backend) -> None:
 
 @pytest.mark.parametrize("test", [False, True])
 async def test_a_cancelled_task_ends_soon(backend: Backend, *, test: bool) -> None:
-    remote = await backend.submit(task_of(seconds=300, prompt="hang on, slow:20", test=test))
+    remote = await backend.submit(task_of(seconds=300, prompt="hang on, slow:20", test=test), None)
     for _ in range(2):
         await backend.cancel(remote)
     started = time.monotonic()
@@ -166,7 +166,7 @@ async def test_a_task_that_is_polled_cancelled_and_forgotten_leaves_no_complaint
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     for polls in (1, 3):
-        remote = await backend.submit(task_of(seconds=300, prompt="hang on, slow:20", test=True))
+        remote = await backend.submit(task_of(seconds=300, prompt="hang on, slow:20", test=True), None)
         for _ in range(polls):
             await backend.poll(remote)
         await backend.cancel(remote)
@@ -267,7 +267,7 @@ async def test_an_engine_that_closes_takes_nothing() -> None:
     engine = open_engine(device="cpu")
     engine.close()
     with pytest.raises(BackendUnavailable):
-        await EngineBackend(engine, Nothing()).submit(task_of())
+        await EngineBackend(engine, Nothing()).submit(task_of(), None)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ async def test_rehearsed_bad_quality_is_sound_for_the_real_control_to_refuse(
 
 async def test_rehearsed_slowness_is_waited_out_with_progress(rehearsal: RehearsalBackend) -> None:
     started = time.monotonic()
-    progress, state = await play(rehearsal, await rehearsal.submit(task_of(prompt="slow:1", test=True)))
+    progress, state = await play(rehearsal, await rehearsal.submit(task_of(prompt="slow:1", test=True), None))
     assert isinstance(state, Succeeded)
     assert 1 <= time.monotonic() - started < 10
     assert len(progress) > 3
