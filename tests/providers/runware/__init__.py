@@ -21,17 +21,19 @@ In a test:
     url, ws_url, origin, key          where it listens, and a key of the first account
     processing_seconds                how long a task takes from its acceptance; 0.2 unless changed
     balance_nano, account             of the first account; more with add_account(key, balance_nano)
-    requests                          every request and frame as it came: tasks, headers, path, body
+    requests                          every request and frame as it came: tasks, headers, path, body, fault
+    downloads                         the same of files
     tasks                             taskUUID -> Task: .accepted, .offered, .state, .items, .cost_nano, ...
     media                             mediaUUID -> Media, what was stored
     hooks, uploads                    what was sent to webhookURL and uploadEndpoint, and how it was answered
+    hook_retry_seconds                pauses before each try of a webhook: 0, 5, 30, 120, 600
     fail_next(where, fault, times=1)  what befalls the next requests; faults of one place queue up
     pending_faults(), clear_faults()
     hold(), release()                 tasks run, and none ends until released
-    finish(task_uuid)                 ends now
+    await finish(task_uuid)           ends now; set tasks[task_uuid].failure first, and it fails
     forget(task_uuid)                 the task is unknown from now on (expired)
-    cut_sockets(), close_sockets(code)
-    settled()                         all tasks ended, all webhooks and uploads sent
+    cut_sockets(), await close_sockets(code)
+    await settled()                   all tasks ended, all webhooks and uploads sent
 
 Places (`where`): a task type ("audioInference", "getResponse", "mediaStorage", "accountManagement",
 "getTaskDetails", "authentication", "ping"), "download" (a file's URL), or "webhook".
@@ -42,6 +44,7 @@ Faults, each with the places where it works:
                             not accepted; that HTTP status and an `errors` body (a file: just the status)
     Drop(after_accepting=False)
                             the connection is cut: before anything is done, or when the task exists
+                            (a file: in its middle)
     Delay(seconds, after_accepting=False)
                             the request waits before it is handled, or its answer waits
     Raw(body, code=200, content_type="application/json")
@@ -50,7 +53,7 @@ Faults, each with the places where it works:
                             a body of that length, streamed; nothing accepted
     Hostile(kind)           handled, and the answer is turned into: "wrong_types", "nulls", "deep", "missing",
                             "foreign" (another task's UUID), "duplicates", "both" (`errors` of a stranger
-                            beside `data`), "not_object", "no_data", "huge_numbers"
+                            beside `data`), "not_object", "no_data", "huge_numbers"; not for files
     TaskFails(code="inferenceError", message=...)
                             audioInference: accepted, and failed at its end ("contentPolicyViolation", ...)
     Outputs(kind)           audioInference: ends in success, with bad audio: "silent", "clipped", "truncated",
@@ -64,7 +67,7 @@ Alone, for development; prints one line of JSON with its addresses and key:
 
     python -m tests.providers.runware --port 12112
 
-`POST /_control` takes one JSON object, of any of these members, and answers the state as a whole:
+`POST /_control` takes one JSON object, of any of these members (bytes are base64), and answers the state:
 
     {"fail_next": {"where": "audioInference", "fault": {"type": "Status", "code": 503}, "times": 2},
      "set": {"processing_seconds": 5, "balance_nano": 0},

@@ -118,8 +118,9 @@ ONLY_AT: dict[type, tuple[str, ...]] = {
     TaskFails: ("audioInference",),
     Outputs: ("audioInference",),
     Hook: ("webhook",),
+    Hostile: ("audioInference", "getResponse", "mediaStorage", "accountManagement", "getTaskDetails"),
 }
-"""Faults that only make sense in one place; the others befall any request that is answered."""
+"""Faults that only make sense in some places; the others befall any request that is answered."""
 
 
 class Faults:

@@ -1,32 +1,19 @@
 """The stand-in as a running server: in a test's own event loop, or alone."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
-
 import stripe
+from tests.providers.serving import LOOPBACK, served
 from tests.providers.stripe.account import Account
 from tests.providers.stripe.control import Control
 from tests.providers.stripe.faults import Faults
 from tests.providers.stripe.server import application
 
 API_KEY = "sk_test_stand_in_of_the_payment_provider"
-LOOPBACK = "127.0.0.1"
 TICK_S = 1
-
-
-class _Protocol(HttpToolsProtocol):
-    """Lets a request's handler cut its connection, as a network does."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["state"]["connection"] = self.transport
 
 
 class StandIn:
@@ -74,27 +61,6 @@ async def running(
             ticking.cancel()
             await stand_in.deliveries.stop()
             stand_in.faults.clear()
-
-
-@asynccontextmanager
-async def served(app: Any, host: str = LOOPBACK, port: int = 0) -> AsyncIterator[str]:
-    """An ASGI application on a socket in this event loop; its base address."""
-    listener = socket.create_server((host, port))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each answer waits 40 ms for an ACK
-    config = uvicorn.Config(app, http=_Protocol, lifespan="off", log_config=None)
-    config.load()
-    state = ServerState()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Protocol(config, state, {}), sock=listener)
-    try:
-        yield f"http://{host}:{listener.getsockname()[1]}"
-    finally:
-        server.close()
-        for connection in list(state.connections):
-            connection.shutdown()
-        await asyncio.gather(*state.tasks)
-        await server.wait_closed()
-        await asyncio.sleep(0)  # the connections' last call
 
 
 async def _tick(stand_in: StandIn) -> None:
