@@ -1,16 +1,18 @@
 """What workers get of a job's inputs, and how long uploads stay: as long as anybody may need them."""
 
+import io
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+import soundfile
 
-from gateway.audio import Decoder, InputUnreadable
+from gateway.audio import Decoder, InputTooLong, InputUnreadable
 from gateway.audio.encode import Encoder
 from gateway.auth.principal import Principal
 from gateway.files.fetch import open_fetcher
-from gateway.files.inputs import AudioInputs
+from gateway.files.inputs import AudioInputs, InputFile
 from gateway.files.service import Files, Upload
 from gateway.files.store import StoredFile
 from gateway.generation import AudioInput, GenerationRequest
@@ -99,6 +101,43 @@ async def test_a_file_and_a_url_give_the_same_samples_and_leave_nothing_behind(
             await inputs.samples(AudioInput(url=server.url("/none")), **owner)
     assert uploaded.shape == (2, FRAMES)
     assert np.array_equal(uploaded, fetched)
+    assert names_in(scratch) == []
+
+
+async def test_a_file_is_handed_over_as_it_came(
+    bench: Workbench, pool: Pool, store: AudioStore, song: Path, inputs: AudioInputs, scratch: Path
+) -> None:
+    principal = await bench.customer()
+    kept = await keep(pool, store, principal, song)
+    owner = {"organization_id": principal.organization_id, "project_id": None}
+    expected = InputFile(content=content(song), content_type="audio/flac", frames=FRAMES)
+    for frames in (FRAMES, None):
+        assert await inputs.file(AudioInput(file_id=kept.id.hex, frames=frames), **owner) == expected
+    damaged = content(song)[:1_000] + bytes(2_000)
+    async with web_server({"/song": page(content(song)), "/damaged": page(damaged)}) as server:
+        assert await inputs.file(AudioInput(url=server.url()), **owner) == expected
+        for path in ("/damaged", "/none"):
+            with pytest.raises(InputUnreadable):
+                await inputs.file(AudioInput(url=server.url(path)), **owner)
+    with pytest.raises(InputUnreadable, match="not there any more"):
+        await inputs.file(AudioInput(file_id=new_id().hex, frames=9), **owner)
+    assert names_in(scratch) == []
+
+
+async def test_a_rare_file_is_handed_over_as_an_mp3_of_the_same_length_unless_it_is_too_large(
+    song: Path, inputs: AudioInputs, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = {"organization_id": new_id(), "project_id": None}
+    rare = song.with_suffix(".aiff")
+    samples, rate = soundfile.read(song)
+    soundfile.write(rare, samples, rate)
+    async with web_server({"/rare": page(content(rare)), "/large": page(content(song))}) as server:
+        made = await inputs.file(AudioInput(url=server.url("/rare")), **owner)
+        monkeypatch.setattr("gateway.files.inputs.MAX_HANDED_BYTES", 1_000)
+        with pytest.raises(InputTooLong):  # also as an MP3
+            await inputs.file(AudioInput(url=server.url("/large")), **owner)
+    assert (made.content_type, made.frames) == ("audio/mpeg", FRAMES)
+    assert soundfile.info(io.BytesIO(made.content)).frames == FRAMES
     assert names_in(scratch) == []
 
 
