@@ -15,10 +15,12 @@ from gateway.auth.principal import Scope
 from gateway.dialects.native.documents import LINE, MONTH
 from gateway.dialects.native.file_documents import FILE_FACTS
 from gateway.dialects.native.payment_facts import PAYMENT_FACTS
+from gateway.dialects.native.webhook_facts import WEBHOOK_FACTS
 from gateway.errors import raised_errors
 from gateway.generation import MAX_SEED
 from gateway.jobs.job import JobErrorCode
 from gateway.jobs.usage import UsageGroup
+from gateway.routing import BACKENDS
 
 Facts = dict[str, Any]
 
@@ -47,6 +49,7 @@ def _only(value: str) -> Facts:
 FACTS: Final[dict[str, dict[str, Facts]]] = {
     **PAYMENT_FACTS,
     **FILE_FACTS,
+    **WEBHOOK_FACTS,
     "JobView": {
         "job_id": _ID,
         "id": _ID,
@@ -85,7 +88,12 @@ FACTS: Final[dict[str, dict[str, Facts]]] = {
         "type": _only("api_error"),
         "charged": {"const": False},
     },
-    "AttemptView": {"n": {"minimum": 1}, "started_at": _MOMENT, "finished_at": _MOMENT},
+    "AttemptView": {
+        "n": {"minimum": 1},
+        "state": {"enum": ["intent", "sent", "accepted", "ambiguous", "done", "failed"]},
+        "started_at": _MOMENT,
+        "finished_at": _MOMENT,
+    },
     "EventView": {
         "event": {"enum": ["progress", "completed", "failed"]},
         "data": {"content_media_type": "application/json"},
@@ -172,6 +180,12 @@ FACTS: Final[dict[str, dict[str, Facts]]] = {
     },
     "ModelList": {"object": _only("list")},
     "ModelView": {"object": _only("model")},
+    "RouteView": {
+        "backend": {"enum": list(BACKENDS)},
+        "state": {"enum": ["ready", "loading", "failed", "absent", "open", "half_open", "no_credit"]},
+        "latency_seconds": _SECONDS,
+        "longest_seconds": _SECONDS,
+    },
     "Parameter": {
         "type": {"enum": ["string", "number", "integer", "boolean", "array"]},
         "tasks": {"items": Schema(type=OpenAPIType.STRING, enum=list(Task))},

@@ -11,6 +11,15 @@ class AudioSettingsBody(AudioSettings, frozen=True, kw_only=True, forbid_unknown
     """For mp3 and ogg: `bitrate` in kbit/s, `channels` 1 or 2, `sample_rate` in Hz."""
 
 
+class ProviderBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which backends may serve a request, by their names."""
+
+    order: tuple[str, ...] | None = None
+    only: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] | None = None
+    allow_fallbacks: bool | None = None
+
+
 class GenerationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to compose, and how to deliver it. null is the same as absent."""
 
@@ -50,6 +59,10 @@ class GenerationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     n: int | None = None
     strict: bool | None = None
     metadata: dict[str, str] | None = None
+    provider: str | ProviderBody | None = None
+    webhook_url: str | None = None
+    upload_url: str | None = None
+    ttl: int | None = None
     max_cost_usd: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """Text or number, as it was written: a float between us and the client would change it."""
 

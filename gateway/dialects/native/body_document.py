@@ -14,7 +14,7 @@ from litestar.typing import FieldDefinition
 from engine import TRACK_NAMES, GuidanceType, InferMethod, Task
 from gateway.audio import AudioFormat
 from gateway.dialects.native.answer_document import Facts, derived_schema, described
-from gateway.dialects.native.body import ALIASES, AudioSettingsBody, GenerationBody
+from gateway.dialects.native.body import ALIASES, AudioSettingsBody, GenerationBody, ProviderBody
 from gateway.dialects.native.validation import (
     BPM_RANGE,
     MAX_KEY_SCALE_CHARACTERS,
@@ -25,6 +25,7 @@ from gateway.dialects.native.validation import (
     RANDOM_SEED,
 )
 from gateway.dialects.native.validation_audio import MAX_REFERENCE_CHARACTERS
+from gateway.dialects.native.validation_delivery import TTL_RANGE
 from gateway.dialects.native.validation_knobs import (
     END_RANGE,
     MAX_PROMPT_CHARACTERS,
@@ -33,8 +34,12 @@ from gateway.dialects.native.validation_knobs import (
     START_RANGE,
 )
 from gateway.dialects.native.validation_money import MAX_USD_CHARACTERS
+from gateway.dialects.native.validation_provider import MAX_NAMES
 from gateway.generation import LANGUAGES, MAX_SEED, MAX_VARIATIONS, TIME_SIGNATURES, ResponseFormat
+from gateway.outbound import MAX_URL_CHARACTERS
+from gateway.routing import BACKENDS
 
+_URL: Final[Facts] = {"max_length": MAX_URL_CHARACTERS, "pattern": "^[Hh][Tt][Tt][Pp][Ss]?:"}
 _VISIBLE: Final = r"[^\s\x1c-\x1f\x85]"
 """A character that is no whitespace to Python either."""
 _KEY_SCALE: Final = (
@@ -185,10 +190,39 @@ _GENERATION: Final[dict[str, tuple[str, Facts]]] = {
             "examples": [{"order": "1234"}],
         },
     ),
+    "provider": (
+        (
+            "Which backends may serve it. A name alone means this one and no other; an object has `order`, "
+            "`only`, `ignore` and `allow_fallbacks`. Which routes a model has, see GET /v1/models."
+        ),
+        {"examples": ["engine"]},
+    ),
+    "webhook_url": (
+        "Called when the job has ended, with a signature of Standard Webhooks.",
+        {**_URL, "examples": ["https://example.com/antiphon"]},
+    ),
+    "upload_url": (
+        "The file is PUT there when it is ready; `n` must be 1.",
+        {**_URL, "examples": ["https://bucket.example.com/song.mp3?signature=..."]},
+    ),
+    "ttl": (
+        "Seconds after the end of the job for which the audio is kept; left out, as long as all others.",
+        {**_range(*TTL_RANGE), "examples": [86_400]},
+    ),
     "max_cost_usd": (
         "The most that you agree to pay, in USD, as text or number: if it can cost more, `price_changed`.",
         {"one_of": None, "any_of": _AMOUNT, "examples": ["0.05"]},
     ),
+}
+_BACKENDS: Final[Facts] = {
+    "max_items": MAX_NAMES,
+    "items": Schema(type=OpenAPIType.STRING, enum=[*BACKENDS]),
+}
+_PROVIDER: Final[dict[str, tuple[str, Facts]]] = {
+    "order": ("These first, in this order; then the others, unless `allow_fallbacks` is false.", _BACKENDS),
+    "only": ("These and no others.", _BACKENDS),
+    "ignore": ("Not these.", _BACKENDS),
+    "allow_fallbacks": ("False: the first choice or none.", {"default": True}),
 }
 _SETTINGS: Final[dict[str, tuple[str, Facts]]] = {
     "bitrate": ("kbit/s; which are possible depends on format, rate and channels.", {"examples": [192]}),
@@ -197,6 +231,11 @@ _SETTINGS: Final[dict[str, tuple[str, Facts]]] = {
 }
 _ALIASES: Final = {
     alias: (f"Another name of `{name}`.", _GENERATION[name][1]) for alias, name in ALIASES.items()
+}
+_BODIES: Final = {
+    GenerationBody: _GENERATION | _ALIASES,
+    AudioSettingsBody: _SETTINGS,
+    ProviderBody: _PROVIDER,
 }
 _IGNORED: Final = ("Accepted for clients of other services, and ignored.", Facts())
 _EXAMPLES: Final = [
@@ -231,15 +270,14 @@ class BodySchemas(OpenAPISchemaPlugin):
 
     def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
         """Our request bodies."""
-        return field_definition.annotation in {GenerationBody, AudioSettingsBody}
+        return field_definition.annotation in _BODIES
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: SchemaCreator) -> Schema:
         """The derived schema, and what only we know."""
         schema = derived_schema(self, field_definition, schema_creator)
         schema.additional_properties = False
-        is_generation = field_definition.annotation is GenerationBody
-        known = _GENERATION | _ALIASES if is_generation else _SETTINGS
-        if is_generation:
+        known = _BODIES[field_definition.annotation]
+        if field_definition.annotation is GenerationBody:
             schema.examples = _EXAMPLES
             schema.any_of = [_given("prompt"), _given("input")]
             schema.all_of = [Schema(schema_not=_given(*names)) for names in ALIASES.items()]
@@ -247,6 +285,8 @@ class BodySchemas(OpenAPISchemaPlugin):
             name: _complete(found, *known.get(name, _IGNORED))
             for name, found in (schema.properties or {}).items()
         }
+        if isinstance(provider := schema.properties.get("provider"), Schema):
+            _name_backends(provider)
         return schema
 
 
@@ -256,6 +296,13 @@ def _complete(found: Schema | Reference, description: str, facts: Facts) -> Sche
         return Schema(all_of=[completed], description=description)
     completed.description = description
     return completed
+
+
+def _name_backends(provider: Schema) -> None:
+    """A name alone is one of those that there are."""
+    for part in provider.one_of or ():
+        if isinstance(part, Schema) and part.type == OpenAPIType.STRING:
+            part.enum = [*BACKENDS]
 
 
 def _given(*names: str) -> Schema:

@@ -20,6 +20,11 @@ _PATHS: Final[dict[str, Node]] = {
     "job_id": {"description": "`id` of a job.", "schema": {"type": "string", "pattern": ID}},
     "file_id": {"description": "`id` of a file.", "schema": {"type": "string", "pattern": ID}},
     "topup_id": {"description": "`id` of a top-up.", "schema": {"type": "string", "pattern": ID}},
+    "endpoint_id": {
+        "description": "`id` of a webhook endpoint.",
+        "schema": {"type": "string", "pattern": ID},
+    },
+    "delivery_id": {"description": "`id` of a delivery.", "schema": {"type": "string", "pattern": ID}},
     "month": {
         "description": "A month by UTC, such as `2026-11`.",
         "schema": {"type": "string", "pattern": MONTH},

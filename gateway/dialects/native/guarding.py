@@ -22,6 +22,7 @@ from gateway.jobs.service import Jobs
 from gateway.jobs.watching import JobWatch
 from gateway.settings import Settings
 from gateway.signed_urls import UrlSigner
+from gateway.webhooks.live import Webhooks
 
 _decoders: Final[dict[Any, msgspec.json.Decoder[Any]]] = {}
 
@@ -41,6 +42,7 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
     job_watch: JobWatch
     files: Files
     signer: UrlSigner
+    webhooks: Webhooks
     settings: Settings
     payments: Till | None
     """None: no payment provider is configured."""

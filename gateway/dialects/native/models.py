@@ -1,18 +1,19 @@
 """`GET /v1/models`: what can be generated, in which ranges, at which price."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 import billing
 from engine import TRACK_NAMES, GuidanceType, InferMethod, Task
-from gateway.catalog import Model
+from gateway.catalog import SANDBOX, Model
 from gateway.dialects.native.render import iso
 from gateway.dialects.native.validation import BPM_RANGE
 from gateway.dialects.native.validation_knobs import END_RANGE, SHIFT_RANGE, START_RANGE, idle_knobs
-from gateway.generation import LANGUAGES, MAX_SEED, MAX_VARIATIONS, TIME_SIGNATURES
-from gateway.jobs.workforce import LoadedModel
-from gateway.routing import Routes
+from gateway.generation import LANGUAGES, MAX_VARIATIONS, TIME_SIGNATURES
+from gateway.jobs.workforce import LoadedModel, Workforce
+from gateway.routing import ENGINE, Circuit, Offer, Route, RouteHealth, Routes, longest_seconds, offer
 
 _CREATED: Final = 1_770_000_000
 """OpenAI's clients need a number here; nobody reads it."""
@@ -67,14 +68,18 @@ class RouteView(msgspec.Struct, kw_only=True):
 
     backend: str
     state: str
-    """`ready`, `loading`, `failed`, or `absent` while no worker has told of the model."""
+    """`absent` while no worker has told of it. Our own engine: `ready`, `loading` or `failed`. A provider:
+    `ready`, `open` while nothing is sent to it, `half_open` while it is tried again, or `no_credit`.
+    """
     warm: bool
     """Whether it has rendered already, so that the next song waits for nothing."""
     load_seconds: float | None
     realtime_factor: float | None
     """Seconds of audio for each second of work, lately."""
+    latency_seconds: float | None
+    """From sending a song to having it, lately, at a provider."""
     longest_seconds: float | None
-    """What fits into the device's memory."""
+    """What it can deliver: what fits into the device's memory, or the provider's limit."""
 
 
 class ModelView(msgspec.Struct, kw_only=True):
@@ -102,34 +107,54 @@ class ModelList(msgspec.Struct, kw_only=True):
     data: list[ModelView]
 
 
-def model_view(
-    model: Model, rate: billing.Rate | None, routes: Routes, loaded: LoadedModel | None
-) -> ModelView:
+def model_view(model: Model, rate: billing.Rate | None, routes: Routes, workforce: Workforce) -> ModelView:
     """What the catalog, the price book and the workers say of a model."""
+    configured = routes.of(model)
+    offered = offer(model, configured)
     return ModelView(
         id=model.id,
         name=model.name,
         description=model.description,
         aliases=list(model.aliases),
-        tasks=[task.value for task in model.tasks],
-        parameters=_parameters(model, routes),
+        tasks=[task.value for task in offered.tasks],
+        parameters=_parameters(model, routes, offered),
         pricing=None if rate is None else _pricing(rate),
-        available=rate is not None and routes.can_serve(model),
-        routes=[_route(loaded)] if model.id in routes.engine_models else [],
+        available=rate is not None and bool(configured),
+        routes=[_route(route, workforce) for route in configured if model.id != SANDBOX],
     )
 
 
-def _route(loaded: LoadedModel | None) -> RouteView:
-    """Why a model could not be loaded is the operator's business, and stands in the log."""
-    known = LoadedModel(model="", state="absent") if loaded is None else loaded
+def _route(route: Route, workforce: Workforce) -> RouteView:
+    """What is wrong with it is the operator's business, and stands in the log."""
+    if route.backend == ENGINE:
+        loaded = workforce.models.get(route.model.id) or LoadedModel(model="", state="absent")
+        return RouteView(
+            backend=route.backend,
+            state=loaded.state,
+            warm=loaded.warm,
+            load_seconds=loaded.load_seconds,
+            realtime_factor=loaded.realtime_factor,
+            latency_seconds=None,
+            longest_seconds=loaded.longest_seconds,
+        )
+    health = workforce.health.get((route.backend, route.model.id))
     return RouteView(
-        backend="engine",
-        state=known.state,
-        warm=known.warm,
-        load_seconds=known.load_seconds,
-        realtime_factor=known.realtime_factor,
-        longest_seconds=known.longest_seconds,
+        backend=route.backend,
+        state=_state(health),
+        warm=health is not None and health.latency_seconds is not None,
+        load_seconds=None,
+        realtime_factor=None,
+        latency_seconds=None if health is None else health.latency_seconds,
+        longest_seconds=longest_seconds(route, None),
     )
+
+
+def _state(health: RouteHealth | None) -> str:
+    if health is None:
+        return "absent"
+    if health.no_credit:
+        return "no_credit"
+    return "ready" if health.circuit is Circuit.CLOSED else health.circuit.value
 
 
 def _pricing(rate: billing.Rate) -> Pricing:
@@ -149,25 +174,28 @@ def _usd_or_none(nano: int | None) -> str | None:
     return None if nano is None else billing.format_usd(nano)
 
 
-def _parameters(model: Model, routes: Routes) -> dict[str, Parameter]:
+def _parameters(model: Model, routes: Routes, offered: Offer) -> dict[str, Parameter]:
     """What the request may say to this model; a knob that is missing here has no effect on it."""
-    return {
+    low, _, default = model.duration_seconds
+    longest = offered.longest_seconds
+    found = {
         "prompt": Parameter(type="string"),
         "lyrics": Parameter(type="string"),
-        "audio_duration": _ranged("number", model.duration_seconds),
+        "audio_duration": _ranged("number", (low, longest, min(default, longest))),
         "n": Parameter(type="integer", minimum=1, maximum=MAX_VARIATIONS, default=1),
         **_knobs(model),
-        "seed": Parameter(type="integer", minimum=-1, maximum=MAX_SEED),
+        "seed": Parameter(type="integer", minimum=-1, maximum=offered.highest_seed),
         "bpm": Parameter(type="integer", minimum=BPM_RANGE[0], maximum=BPM_RANGE[1]),
         "key_scale": Parameter(type="string"),
         "time_signature": Parameter(type="integer", values=list(TIME_SIGNATURES)),
         "vocal_language": Parameter(type="string", values=[*sorted(LANGUAGES)]),
-        **_editing(model),
+        **_editing(model, offered.tasks),
         **({"thinking": Parameter(type="boolean", default=False)} if routes.can_plan(model) else {}),
         "format": Parameter(type="string", values=["flac", "wav", "mp3", "ogg"], default="flac"),
         "response_format": Parameter(type="string", values=["url", "b64_json"], default="url"),
         "strict": Parameter(type="boolean", default=False),
     }
+    return {name: parameter for name, parameter in found.items() if name not in offered.unheard}
 
 
 def _knobs(model: Model) -> dict[str, Parameter]:
@@ -194,9 +222,8 @@ def _knobs(model: Model) -> dict[str, Parameter]:
     return {name: knob for name, knob in knobs.items() if name not in idle}
 
 
-def _editing(model: Model) -> dict[str, Parameter]:
-    """Each for some tasks only, as far as the model has these."""
-    offered = {task.value for task in model.tasks}
+def _editing(model: Model, offered: Sequence[Task]) -> dict[str, Parameter]:
+    """Each for some tasks only, as far as these are on offer."""
     found = {}
     for name, (tasks, parameter) in _EDITING.items():
         if able := [task for task in tasks if task in offered]:

@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from litestar._openapi.schema_generation import SchemaCreator
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIType, Operation, Parameter, Reference, Schema
-from litestar.plugins import OpenAPISchemaPlugin
-from litestar.typing import FieldDefinition
+from litestar.openapi.spec import OpenAPIType, Operation, Parameter, Schema
 
-from gateway.dialects.native.answer_document import Facts, derived_schema, described
+from gateway.dialects.native.answer_document import Facts
 from gateway.dialects.native.documents import ERRORS, Specs
 from gateway.dialects.native.errors import ErrorEnvelope
 from gateway.dialects.native.payment_views import (
@@ -18,6 +15,7 @@ from gateway.dialects.native.payment_views import (
     PaymentMethodBody,
     TopUpBody,
 )
+from gateway.dialects.native.strict_bodies import KnownBodies
 from gateway.dialects.native.submit_headers import SubmitOperation
 
 
@@ -79,7 +77,7 @@ _PAGES: Final[dict[str, tuple[str, Facts]]] = {
     "success_url": ("Where the page leads when it is done; left out, a small page of ours.", _URL),
     "cancel_url": ("Where it leads when it is left.", _URL),
 }
-_BODIES: Final[dict[Any, dict[str, tuple[str, Facts]]]] = {
+_FIELDS: Final[dict[Any, dict[str, tuple[str, Facts]]]] = {
     TopUpBody: {
         "amount_usd": (
             "USD in whole cents, 1 to 10,000, as text or number.",
@@ -109,8 +107,6 @@ _BODIES: Final[dict[Any, dict[str, tuple[str, Facts]]]] = {
         ),
     },
 }
-
-
 _EXAMPLES: Final[dict[Any, dict[str, Any]]] = {
     TopUpBody: {"amount_usd": "20.00", "save_card": True},
     PaymentMethodBody: {},
@@ -122,29 +118,4 @@ _EXAMPLES: Final[dict[Any, dict[str, Any]]] = {
         "monthly_cap_usd": "200.00",
     },
 }
-
-
-class PaymentBodySchemas(OpenAPISchemaPlugin):
-    """Completes the schemas of request bodies, which Litestar derives from their types alone."""
-
-    def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
-        """The bodies of this module."""
-        return field_definition.annotation in _BODIES
-
-    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: SchemaCreator) -> Schema:
-        """The derived schema, and what only we know."""
-        schema = derived_schema(self, field_definition, schema_creator)
-        schema.additional_properties = False
-        schema.examples = [_EXAMPLES[field_definition.annotation]]
-        known = _BODIES[field_definition.annotation]
-        schema.properties = {
-            name: _complete(found, *known[name]) for name, found in (schema.properties or {}).items()
-        }
-        return schema
-
-
-def _complete(found: Schema | Reference, description: str, facts: Facts) -> Schema | Reference:
-    completed = described(found, facts)
-    if isinstance(completed, Schema):
-        completed.description = description
-    return completed
+PAYMENT_BODIES: Final[KnownBodies] = {body: (_FIELDS[body], _EXAMPLES[body]) for body in _FIELDS}

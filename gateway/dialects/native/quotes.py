@@ -53,6 +53,6 @@ async def create_quote(request: GatewayRequest, data: JSONBody[GenerationBody]) 
         price_version=quote.price.id.hex,
         expires_at=iso(quote.expires_at),
         available_usd=billing.format_usd(quote.available_nano),
-        warnings=list(checked.warnings),
+        warnings=[*checked.warnings, *quote.warnings],
         test=quote.test,
     )

@@ -75,6 +75,7 @@ class AttemptView(msgspec.Struct, kw_only=True):
 
     n: int
     backend: str
+    reason: str | None
     state: str
     started_at: str
     finished_at: str | None
@@ -107,6 +108,7 @@ class JobView(msgspec.Struct, kw_only=True):
     warnings: list[str]
     poll_url: str
     backend: str | None
+    route_reason: str | None
     cost: CostView
     metadata: dict[str, str]
     test: bool
@@ -147,6 +149,7 @@ class JobRenderer:
             warnings=list(job.warnings),
             poll_url=f"/v1/jobs/{job.id.hex}",
             backend=job.backend,
+            route_reason=job.route_reason,
             cost=cost_view(job),
             metadata=job.metadata or {},
             test=job.test,

@@ -197,7 +197,7 @@ async def read_model(request: GatewayRequest, model_id: FromPath[str]) -> ModelV
 async def _model_view(request: GatewayRequest, model: Model) -> ModelView:
     jobs = request.desk.jobs
     rate = await jobs.rate(model, request.auth.organization_id)
-    return model_view(model, rate, jobs.routes, (await jobs.crew.models()).get(model.id))
+    return model_view(model, rate, jobs.routes, await jobs.crew.workforce())
 
 
 @get("/key", summary="Read what this key may do", responses=ERRORS)

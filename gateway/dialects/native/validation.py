@@ -10,8 +10,10 @@ from gateway.audio import AudioFormat, AudioSettings, UnsupportedEncoding, resol
 from gateway.catalog import Model
 from gateway.dialects.native.body import ALIASES, GenerationBody
 from gateway.dialects.native.validation_audio import Context, Wanted, check_audio
+from gateway.dialects.native.validation_delivery import read_delivery
 from gateway.dialects.native.validation_knobs import MAX_PROMPT_CHARACTERS, check_knobs, check_task
 from gateway.dialects.native.validation_money import read_max_cost
+from gateway.dialects.native.validation_provider import read_provider
 from gateway.dialects.native.validation_values import Notes, checked_text, choice, within
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.generation import (
@@ -33,6 +35,8 @@ MAX_METADATA_VALUE_CHARACTERS: Final = 512
 MAX_KEY_SCALE_CHARACTERS: Final = 32
 BPM_RANGE: Final = (30, 300)
 RANDOM_SEED: Final = -1
+DRAWN_SEEDS: Final = 2**31 - MAX_VARIATIONS
+"""A drawn seed is below: with all its variations it is one that every backend takes."""
 LOSSY_FORMATS: Final = "format mp3 or ogg"
 
 
@@ -52,9 +56,10 @@ async def check_body(body: GenerationBody, model: Model, context: Context) -> Ch
     """
     fields = _fold_aliases(body)
     notes = Notes(strict=bool(fields["strict"]))
-    plain = _read_plain(fields, model)
+    plain = _read_plain(fields, model, context)
     knobs = check_knobs(fields, plain["task"], model, notes, planner=context.planner)
     _check_encoding(plain["format"], plain["audio_settings"])
+    delivery = read_delivery(fields, variations=plain["n"], ports=context.ports)
     max_cost_nano = read_max_cost(body.max_cost_usd)
     wanted = Wanted(
         task=plain["task"],
@@ -66,7 +71,9 @@ async def check_body(body: GenerationBody, model: Model, context: Context) -> Ch
         thinking=knobs["thinking"],
     )
     shape = await check_audio(wanted, model, notes, context)
-    request = GenerationRequest(**plain, **knobs, **msgspec.structs.asdict(shape))
+    request = GenerationRequest(
+        **plain, **knobs, **delivery, **msgspec.structs.asdict(shape), provider=read_provider(body.provider)
+    )
     _check_answer(request)
     return Checked(request, tuple(notes.warnings), max_cost_nano)
 
@@ -92,7 +99,7 @@ def check_metadata(metadata: dict[str, str] | None) -> None:
         checked_text(f"metadata.{key}", value, MAX_METADATA_VALUE_CHARACTERS)
 
 
-def _read_plain(fields: dict[str, Any], model: Model) -> dict[str, Any]:
+def _read_plain(fields: dict[str, Any], model: Model, context: Context) -> dict[str, Any]:
     """What every model knows."""
     lyrics = checked_text("lyrics", fields["lyrics"] or "", MAX_LYRICS_CHARACTERS)
     return {
@@ -101,7 +108,7 @@ def _read_plain(fields: dict[str, Any], model: Model) -> dict[str, Any]:
         "instrumental": bool(fields["instrumental"]) or not lyrics.strip(),
         "seed": _seed(fields["seed"]),
         "n": within("n", 1 if fields["n"] is None else fields["n"], 1, MAX_VARIATIONS),
-        "task": check_task(choice("task", fields["task"], Task, Task.TEXT2MUSIC), model),
+        "task": check_task(choice("task", fields["task"], Task, Task.TEXT2MUSIC), model, context.models),
         "bpm": within("bpm", fields["bpm"], *BPM_RANGE),
         "key_scale": _key_scale(fields["key_scale"]),
         "time_signature": _time_signature(fields["time_signature"]),
@@ -140,7 +147,7 @@ def _prompt(value: str | None) -> str:
 
 def _seed(value: int | None) -> int:
     if value is None or value == RANDOM_SEED:
-        return random.getrandbits(MAX_SEED.bit_length())
+        return random.randrange(DRAWN_SEEDS)  # noqa: S311 - no secret
     checked = within("seed", value, 0, MAX_SEED)
     return value if checked is None else checked
 

@@ -8,12 +8,11 @@ import msgspec
 
 import engine
 from engine import Task
-from gateway.audio import InputUnreadable
 from gateway.catalog import Model
-from gateway.dialects.native.validation_values import Notes, checked_text, plain, within
+from gateway.dialects.native.validation_values import Notes, checked_text, plain, those_that_can, within
 from gateway.errors import FileGone, InvalidRequest, UnsupportedParameter
-from gateway.files.fetch import parse_source
 from gateway.generation import SAMPLE_RATE, AudioInput
+from gateway.outbound import BadUrl, check_url
 
 MAX_REFERENCE_CHARACTERS: Final = 2_048
 """Of a file id or URL."""
@@ -34,6 +33,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     ports: frozenset[int] | None
     """Of URLs that are fetched from; None: any."""
     find_file: FindFile
+    models: tuple[Model, ...] = ()
+    """Those that can be used here: who is refused by one of them is told of the others."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +61,11 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 async def check_audio(wanted: Wanted, model: Model, notes: Notes, context: Context) -> Shape:
     """Raises InvalidRequest, UnsupportedParameter or FileGone, naming the field."""
     if wanted.reference is not None and model.engine is None:
+        others = [other.id for other in context.models if other.engine is not None]
         raise UnsupportedParameter(
-            f"{model.id} takes no reference_audio", param="reference_audio", suggestion="leave it out"
+            f"{model.id} takes no reference_audio{those_that_can(others)}",
+            param="reference_audio",
+            suggestion="leave it out",
         )
     named = {"source_audio": wanted.source, "reference_audio": wanted.reference}
     for name, value in named.items():
@@ -89,8 +93,8 @@ def _check_name(name: str, value: str, ports: frozenset[int] | None) -> None:
         raise InvalidRequest(f"{name} is empty: send a file id or a URL", param=name, suggestion=UPLOAD)
     if _URL.match(value):
         try:
-            parse_source(value, ports=ports)
-        except InputUnreadable as error:
+            check_url(value, ports=ports)
+        except BadUrl as error:
             raise InvalidRequest(f"{name}: {error}", param=name, suggestion=UPLOAD) from error
 
 

@@ -1,5 +1,6 @@
 """What a model's kind of weights can honour, by the engine's own table: asked before any money is held."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import engine
@@ -10,6 +11,7 @@ from gateway.dialects.native.validation_values import (
     Number,
     optional_choice,
     optional_text,
+    those_that_can,
     within,
 )
 from gateway.errors import InvalidRequest, UnsupportedParameter
@@ -70,11 +72,12 @@ def idle_knobs(model: Model) -> set[str]:
     return {o.field for o in engine.objections(model.variant, _EVERYTHING, planner=True) if o.ineffective}
 
 
-def check_task(task: Task, model: Model) -> Task:
+def check_task(task: Task, model: Model, models: Sequence[Model]) -> Task:
     """The catalog's word on it; an operator may offer less than the weights can do."""
     if task not in model.tasks:
         raise InvalidRequest(
-            f"{model.id} has no task {task}; it has {', '.join(model.tasks)}",
+            f"{model.id} has no task {task}; it has {', '.join(model.tasks)}"
+            + those_that_can([other.id for other in models if task in other.tasks]),
             param="task",
             suggestion=str(model.tasks[0]),
         )

@@ -52,6 +52,12 @@ def within(name: str, value: Number | None, low: Number, high: Number) -> Number
     )
 
 
+def those_that_can(models: Iterable[str]) -> str:
+    """The end of a refusal by one model."""
+    names = ", ".join(models)
+    return f"; models that can: {names}" if names else ""
+
+
 def plain(number: float) -> str:
     """All digits, and no decimal point where nothing follows it."""
     return str(int(number)) if number == int(number) else str(number)
