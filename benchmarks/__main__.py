@@ -22,6 +22,7 @@ WITH_OPTIONS: Final = (
     "songs",
     "engine_batch",
     "live",
+    "remote_inflight",
 )
 WITHOUT_OPTIONS: Final = ("engine_realtime", "encoding")
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from gateway.generation import GenerationRequest
 from gateway.jobs.job import JobErrorCode
 
-
 POLL_PATIENCE_SECONDS: Final = 30.0
 """The longest that one `poll` waits: ten thousand of them at once must cost next to nothing."""
 
@@ -55,6 +54,8 @@ class RemoteTask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The provider's name of the model."""
     sent_at: datetime | None = None
     """Before the first call: what was made earlier is not ours."""
+    most_nano: int = 0
+    """What it may cost us if nobody ever tells, in nano-USD: by the provider's price card."""
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +83,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     """A finished file at a provider."""
 
     url: str
-    seed: int
+    seed: int | None = None
+    """None: the provider tells none; the seed that was asked for holds."""
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,8 +102,8 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     """In words for the customer: never a provider's own."""
     retryable: bool = False
-    cost_nano: int | None = None
-    """What the provider charges us all the same."""
+    cost_nano: int | None = 0
+    """What the provider charges us all the same; None: nobody told, it may be all of it."""
 
 
 TaskState = Running | Rendered | Succeeded | Failed
@@ -156,14 +158,17 @@ class Backend(Protocol):
     def resumable(self) -> bool:
         """Whether a stored RemoteTask can be polled by another process."""
 
-    def intend(self, task: RenderTask) -> RemoteTask | None:
+    def intend(self, task: RenderTask, /) -> RemoteTask | None:
         """What must be stored, durably, before anything is sent; None where nothing outlives this process."""
 
-    async def submit(self, task: RenderTask, intent: RemoteTask | None) -> RemoteTask:
-        """Start the work. Raises BackendUnavailable if for certain nothing was started, or SubmitAmbiguous."""
+    async def submit(self, task: RenderTask, intent: RemoteTask | None, /) -> RemoteTask:
+        """Start the work.
 
-    async def recover(self, task: RenderTask, stored: RemoteTask, *, accepted: bool) -> RemoteTask:
-        """The task that another worker has sent (`accepted`: and was told so), to be polled here.
+        Raises BackendUnavailable if for certain nothing was started, or SubmitAmbiguous.
+        """
+
+    async def recover(self, task: RenderTask, stored: RemoteTask, /, *, accepted: bool) -> RemoteTask:
+        """The task that another worker has sent (`accepted`: and knew to be taken), to be polled here.
 
         Raises BackendUnavailable if for certain nothing was started, or SubmitAmbiguous.
         """

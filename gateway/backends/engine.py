@@ -24,7 +24,6 @@ from engine import (
     Ticket,
     TooLarge,
     Unavailable,
-    output_frames,
 )
 from gateway.audio import InputUnreadable
 from gateway.backends.base import (
@@ -37,6 +36,7 @@ from gateway.backends.base import (
     Succeeded,
     TaskState,
 )
+from gateway.backends.edits import edited_frames
 from gateway.catalog import SANDBOX
 from gateway.generation import SAMPLE_RATE, AudioInput, GenerationRequest
 from gateway.jobs.job import JobErrorCode
@@ -106,14 +106,14 @@ class EngineBackend:
         """One queue per model that the engine has loaded by now."""
         return tuple(sorted(self._engine.models))
 
-    def intend(self, task: RenderTask) -> None:
+    def intend(self, _: RenderTask) -> None:
         """Nothing: the song is never heard of again if this process dies."""
 
-    async def recover(self, task: RenderTask, stored: RemoteTask, *, accepted: bool) -> RemoteTask:
+    async def recover(self, _: RenderTask, __: RemoteTask, *, accepted: bool) -> RemoteTask:  # noqa: ARG002
         """Never asked for: no other process could have left it here."""
         raise AssertionError("a song of another process cannot be found again")
 
-    async def submit(self, task: RenderTask, intent: RemoteTask | None) -> RemoteTask:
+    async def submit(self, task: RenderTask, _: RemoteTask | None) -> RemoteTask:
         """Fetch what the song needs and queue it; what cannot be read fails at the first poll."""
         remote = RemoteTask(backend=self.name, ref=f"{task.job_id.hex}-{task.attempt}")
         try:
@@ -223,18 +223,7 @@ def _length(request: GenerationRequest, inputs: Inputs, *, plans: bool) -> tuple
         if request.open_length and not plans:
             return min(request.frames, _COMPOSED_FRAMES), False
         return request.frames, request.open_length
-    frames = output_frames(
-        request.task,
-        source_frames=inputs.source.frames,
-        start=request.repainting_start,
-        end=request.repainting_end,
-    )
-    if frames > request.frames:
-        raise InputUnreadable("the source makes a longer song than this model can render")
-    start, end = round((request.repainting_start or 0.0) * SAMPLE_RATE), inputs.source.frames
-    if start > end or start == end == frames:
-        raise InputUnreadable("repainting_start lies behind the end of the source")
-    return frames, False
+    return edited_frames(request, inputs.source.frames), False
 
 
 def _composer_prompt(request: GenerationRequest) -> str:
