@@ -15,7 +15,7 @@ from billing.accounts import Account, lock_accounts
 from billing.connection import Connection
 from billing.errors import LedgerConflict
 from billing.grants import GRANT_KINDS, Grant, add, drain, read_grants, write_grants
-from billing.models import COGS_EXPENSE, COGS_PAYABLE, RECEIVABLE, STRIPE_CLEARING
+from billing.models import COGS_EXPENSE, COGS_PAYABLE, RECEIVABLE, STRIPE_CLEARING, VARIANCE
 from billing.money import format_usd
 from billing.postings import Posting, is_booked, post, without_zeros
 
@@ -29,6 +29,8 @@ class ProviderCost(msgspec.Struct, frozen=True):
     reference: uuid.UUID
     attempt: int
     amount_nano: int
+    is_possible: bool = False
+    """Nobody knows whether it will be charged: it goes to variance until somebody does."""
 
 
 async def top_up(conn: Connection, *, account_id: uuid.UUID, amount_nano: int, external_ref: str) -> bool:
@@ -113,10 +115,10 @@ async def collect_debts(conn: Connection) -> int:
 
 async def book_provider_costs(conn: Connection, costs: Sequence[ProviderCost]) -> None:
     """Book what providers charge us; each attempt once. The accounts of costs are locked last of all."""
-    charged = {_cost_ref(cost): cost.amount_nano for cost in reversed(costs) if cost.amount_nano > 0}
+    charged = {_cost_ref(cost): cost for cost in reversed(costs) if cost.amount_nano > 0}
     if not charged:
         return
-    accounts = await lock_accounts(conn, {COGS_EXPENSE, COGS_PAYABLE})
+    accounts = await lock_accounts(conn, {COGS_EXPENSE, COGS_PAYABLE, VARIANCE})
     known = await conn.fetch(
         "SELECT external_ref FROM transfer WHERE kind = 'provider_cost' AND external_ref = ANY($1)",
         list(charged),
@@ -127,9 +129,12 @@ async def book_provider_costs(conn: Connection, costs: Sequence[ProviderCost]) -
         Posting(
             kind="provider_cost",
             external_ref=ref,
-            legs=((COGS_EXPENSE, -amount), (COGS_PAYABLE, amount)),
+            legs=(
+                (VARIANCE if cost.is_possible else COGS_EXPENSE, -cost.amount_nano),
+                (COGS_PAYABLE, cost.amount_nano),
+            ),
         )
-        for ref, amount in charged.items()
+        for ref, cost in charged.items()
     ]
     if postings:
         await post(conn, postings, accounts)

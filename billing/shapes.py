@@ -35,7 +35,7 @@ SHAPES: Final[Mapping[str, Sequence[str]]] = {
     "dispute": _TAKEN_BACK,
     "dispute_won": _PAYMENT,
     "debt_payment": ("customer- receivable+",),
-    "provider_cost": ("cogs_expense- cogs_payable+",),
+    "provider_cost": ("cogs_expense- cogs_payable+", "variance- cogs_payable+"),
 }
 """By kind of transfer: kinds of accounts, each with the sign of its leg."""
 

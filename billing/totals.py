@@ -3,7 +3,7 @@
 import msgspec
 
 from billing.connection import Connection
-from billing.models import COGS_PAYABLE, REVENUE, VARIANCE
+from billing.models import COGS_EXPENSE, COGS_PAYABLE, REVENUE, VARIANCE
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ async def read_totals(conn: Connection) -> Totals:
     """What was earned, what is held, and for how long at most."""
     row = await conn.fetchrow(
         """
-        SELECT (SELECT sum(posted_nano)::bigint FROM account WHERE id IN ($1, $2)),
+        SELECT (SELECT sum(posted_nano)::bigint FROM account WHERE id IN ($1, $2, $3, $4)),
                (SELECT coalesce(sum(held_nano), 0)::bigint FROM account),
                coalesce((SELECT extract(epoch FROM now() - created_at)::float8
                            FROM hold WHERE state = 'open' ORDER BY created_at LIMIT 1), 0),
@@ -35,6 +35,8 @@ async def read_totals(conn: Connection) -> Totals:
         REVENUE,
         VARIANCE,
         COGS_PAYABLE,
+        # Payable less expense is what stands in variance although no customer was meant to pay it.
+        COGS_EXPENSE,
     )
     if row is None:
         raise LookupError("a query without FROM returns a row")

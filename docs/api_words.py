@@ -10,6 +10,7 @@ from typing import Any, Final
 from example_marks import BUILT, OMITTED
 from file_words import FILE_FIELDS, FILE_OBJECTS
 from payment_words import PAYMENT_CHANGES, PAYMENT_FIELDS, PAYMENT_OBJECTS, PAYMENT_OTHERS
+from webhook_words import WEBHOOK_CHANGES, WEBHOOK_FIELDS, WEBHOOK_OBJECTS, WEBHOOK_QUERIES
 
 JOB_ID: Final = "01a1fd23dc4f783a8e1460df4a0fef39"
 ORGANIZATION_ID: Final = "01a1fd23d2f87763bb572dc9fc9be59f"
@@ -27,6 +28,7 @@ OBJECTS: Final = {
     "EventView": "Of a [followed job](#follow-a-job), as the text of a server-sent event.",
     **PAYMENT_OBJECTS,
     **FILE_OBJECTS,
+    **WEBHOOK_OBJECTS,
 }
 
 _MONTH: Final[dict[str, tuple[str, Any]]] = {
@@ -42,13 +44,25 @@ _MONTH: Final[dict[str, tuple[str, Any]]] = {
 FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
     **PAYMENT_FIELDS,
     **FILE_FIELDS,
+    **WEBHOOK_FIELDS,
     "RouteView": {
         "backend": ("Who renders.", "engine"),
-        "state": ("`ready`, `loading`, `failed`, or `absent`: no worker has told of it.", "ready"),
+        "state": (
+            (
+                "`ready`, `loading`, `failed`; at a provider `ready`, `open` (nothing is sent there), "
+                "`half_open` (it is tried again) or `no_credit`; `absent`: no worker has told of it. See "
+                "[routing](routing.md#health)."
+            ),
+            "ready",
+        ),
         "warm": ("Whether it has rendered already, so that the next song waits for nothing.", True),
         "load_seconds": ("How long loading took; null before.", 41.5),
         "realtime_factor": ("Seconds of audio for each second of work, lately; null before.", 240.0),
-        "longest_seconds": ("The longest song that fits into the device's memory; null: not known.", 600.0),
+        "latency_seconds": ("From sending a song to a provider to having it, lately; null before.", None),
+        "longest_seconds": (
+            "The longest song: by the device's memory, or the provider; null: not known.",
+            600.0,
+        ),
     },
     "JobView": {
         "job_id": ("The same as `id`, for clients of other services.", JOB_ID),
@@ -72,6 +86,10 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
         "warnings": ("What was let go, in words: a knob that this model does not hear.", []),
         "poll_url": ("Where to ask for it, relative to the origin.", f"/v1/jobs/{JOB_ID}"),
         "backend": ("What makes or made the music; null before it was tried.", "engine"),
+        "route_reason": (
+            "Why there, in a few words; see [routing](routing.md#why-there).",
+            "the only route",
+        ),
         "cost": ("What it costs.", BUILT),
         "metadata": ("As it was sent.", {}),
         "test": ("True for jobs of test keys: free.", False),
@@ -121,10 +139,14 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
     "AttemptView": {
         "n": ("1, 2, 3.", 1),
         "backend": ("Where it was tried.", "engine"),
-        "state": ("How far it came: `done` when it delivered.", "done"),
+        "reason": ("Why there, in a few words.", "the only route"),
+        "state": (
+            "`intent`, `sent`, `accepted`: under way; then `done`, `failed`, or `ambiguous`: nobody knows.",
+            "done",
+        ),
         "started_at": ("When it was claimed.", "2026-11-21T08:05:48.255Z"),
         "finished_at": ("When it ended.", "2026-11-21T08:05:49.629Z"),
-        "error_code": ("Why it failed, as in a job.", None),
+        "error_code": ("Why it failed: as in a job, or as in [routing](routing.md#attempts).", None),
         "error_message": ("The same in words.", None),
     },
     "EventView": {
@@ -276,7 +298,7 @@ FIELDS: Final[dict[str, dict[str, tuple[str, Any]]]] = {
         "organization_id": ("For whom it speaks.", ORGANIZATION_ID),
         "project_id": ("Its project; null: the whole organization.", None),
         "test": ("True: free, rendered by the sandbox.", False),
-        "scopes": ("`generate`, `read`, `billing`; null: all.", None),
+        "scopes": ("`generate`, `read`, `billing`, `webhooks`; null: all.", None),
         "models": ("Ids of the models it may use; null: all.", None),
         "requests_per_minute": ("Generation requests; null: no limit.", None),
         "max_open_jobs": ("Unfinished jobs at once; null: no limit.", None),
@@ -369,6 +391,8 @@ PATH_VALUES: Final = {
     "job_id": "$JOB",
     "topup_id": "$TOPUP",
     "file_id": "$FILE",
+    "endpoint_id": "$ENDPOINT",
+    "delivery_id": "$DELIVERY",
     "model_id": "sandbox",
     "month": "$(date -u +%Y-%m)",
 }
@@ -381,12 +405,15 @@ QUERIES: Final = {
     "GET /v1/usage": "group_by=day,model",
     "GET /v1/ledger": "limit=2",
     "GET /v1/files/sign": "file_id=$FILE",
+    **WEBHOOK_QUERIES,
 }
 
 PARAMETERS: Final = {
     "job_id": "Id of the job, from the submit or a list.",
     "model_id": "Id or alias of a model.",
     "topup_id": "Id of the top-up, from its start or a list.",
+    "endpoint_id": "Id of the webhook endpoint.",
+    "delivery_id": "Id of the delivery, from a list.",
     "month": "A month by UTC, such as `2026-11`.",
     "include": "`attempts`: every try at a backend as well.",
 }
@@ -410,12 +437,16 @@ _CANCELLED: Final = {
     "cost": _RESERVED | {"billed_seconds": 0.0},
 }
 
-CHANGES: Final[dict[str, dict[str, Any]]] = PAYMENT_CHANGES | {
-    "POST /v1/audio/generations": _QUEUED | {"cost": _RESERVED},
-    "POST /v1/jobs/{job_id}/cancel": _CANCELLED,
-    "DELETE /v1/jobs/{job_id}": _CANCELLED,
-    "GET /v1/jobs/{job_id}": {"attempts": BUILT},
-}
+CHANGES: Final[dict[str, dict[str, Any]]] = (
+    PAYMENT_CHANGES
+    | WEBHOOK_CHANGES
+    | {
+        "POST /v1/audio/generations": _QUEUED | {"cost": _RESERVED},
+        "POST /v1/jobs/{job_id}/cancel": _CANCELLED,
+        "DELETE /v1/jobs/{job_id}": _CANCELLED,
+        "GET /v1/jobs/{job_id}": {"attempts": BUILT},
+    }
+)
 """How an operation's example differs from its object's; a mapping changes single fields inside an object."""
 
 HEADERS: Final = {"POST /v1/audio/generations": ("preference-applied",)}

@@ -28,16 +28,17 @@ A running gateway shows the same for a browser at `/docs`, and as an OpenAPI 3.1
 has every code.
 
 * Base URL: where the gateway listens, or its `ANTIPHON_PUBLIC_URL`; all paths here begin with `/v1`.
-* Keys: `Authorization: Bearer aph_...`, or `x-api-key: aph_...`. A key has the scopes `generate`, `read`
-  and `billing` unless it was made with fewer. Keys that begin with `aph_test_` are free.
+* Keys: `Authorization: Bearer aph_...`, or `x-api-key: aph_...`. A key has the scopes `generate`, `read`,
+  `billing` and `webhooks` unless it was made with fewer. Keys that begin with `aph_test_` are free.
 * Bodies are JSON in UTF-8, at most 1 MB. `null` is the same as leaving a field out. An unknown field is
   refused with the nearest valid name; a number is not read from text.
 * Money is a string with nine decimals, in USD. Moments are UTC, in ISO 8601 with milliseconds.
 * Ids of another organization, or of another project for a project's key, do not exist: 404.
 * New fields may appear in answers at any time: ignore what you do not know.
 
-The curl examples read `ANTIPHON_BASE_URL`, `ANTIPHON_API_KEY` and, for the id of a job, a top-up or a
-file, `JOB`, `TOPUP` or `FILE`. Those of [payments](payments.md) need a gateway that takes payments.
+The curl examples read `ANTIPHON_BASE_URL`, `ANTIPHON_API_KEY` and, for the id of a job, a top-up, a
+file, a webhook endpoint or a delivery, `JOB`, `TOPUP`, `FILE`, `ENDPOINT` or `DELIVERY`. Those of
+[payments](payments.md) need a gateway that takes payments.
 """
 MODELS: Final = """\
 ## Models

@@ -10,14 +10,25 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from gateway import downloads, operations
 from gateway.bootstrap import Live
-from gateway.dialects import stripe_webhook
-from gateway.dialects.native import errors, files, payment_pages, payments, routes, statements
+from gateway.dialects import provider_webhooks, stripe_webhook
+from gateway.dialects.native import (
+    errors,
+    files,
+    payment_pages,
+    payments,
+    routes,
+    statements,
+    webhook_deliveries,
+    webhooks,
+)
 from gateway.dialects.native.answer_document import AnswerSchemas
 from gateway.dialects.native.body_document import BodySchemas
 from gateway.dialects.native.description import DescribedConfig
 from gateway.dialects.native.guarding import Desk, GatewayApp
 from gateway.dialects.native.methods import AnswerOptions
-from gateway.dialects.native.payment_documents import PaymentBodySchemas
+from gateway.dialects.native.payment_documents import PAYMENT_BODIES
+from gateway.dialects.native.strict_bodies import StrictBodies
+from gateway.dialects.native.webhook_documents import WEBHOOK_BODIES
 from gateway.errors import GatewayError
 from gateway.observability import ObserveRequests
 
@@ -32,6 +43,7 @@ def create_app(live: Live) -> GatewayApp:
         "signer": live.signer,
         "settings": live.settings,
         "process_metrics": live.metrics,
+        "provider_hooks": live.provider_hooks,
     }
     app = GatewayApp(
         route_handlers=[
@@ -41,7 +53,10 @@ def create_app(live: Live) -> GatewayApp:
             statements.pages,
             payments.router,
             payment_pages.pages,
+            webhooks.router,
+            webhook_deliveries.router,
             stripe_webhook.router,
+            provider_webhooks.router,
             operations.healthz,
             operations.readyz,
             operations.metrics,
@@ -56,7 +71,7 @@ def create_app(live: Live) -> GatewayApp:
         },
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=_openapi(),
-        plugins=[BodySchemas(), PaymentBodySchemas(), AnswerSchemas()],
+        plugins=[BodySchemas(), StrictBodies({**PAYMENT_BODIES, **WEBHOOK_BODIES}), AnswerSchemas()],
         on_app_init=[_quiet],
     )
     app.desk = Desk(
@@ -68,6 +83,7 @@ def create_app(live: Live) -> GatewayApp:
         job_watch=live.job_watch,
         files=live.files,
         signer=live.signer,
+        webhooks=live.webhooks,
         settings=live.settings,
         payments=live.payments,
     )

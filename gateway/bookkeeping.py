@@ -17,6 +17,7 @@ import billing
 from billing import payments
 from gateway.database import DATABASE_ERRORS
 from gateway.jobs.audit import check_recent
+from gateway.webhooks.outbox import note_money
 
 log = structlog.get_logger(__name__)
 
@@ -67,9 +68,12 @@ async def keep_books_forever(wanted: Sequence[Chore]) -> None:
 
 
 async def tell_notices(pool: "asyncpg.Pool[asyncpg.Record]") -> int:
-    """Log what happened to somebody's money; returns how many notices there were."""
+    """Tell of what happened to somebody's money, in the log and by webhooks; returns how many notices
+    there were.
+    """
     async with pool.acquire() as conn, conn.transaction():
         notices = await billing.take_untold(conn)
+        await note_money(conn, notices)
     for notice in notices:
         log.warning(
             "money.notice",

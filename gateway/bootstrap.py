@@ -12,10 +12,13 @@ from billing.payments import Till, open_till
 from gateway import schema
 from gateway.audio import Decoder
 from gateway.auth.directory import KeyDirectory
+from gateway.backends.wavespeed import WaveSpeed
 from gateway.bookkeeping import keep_books_forever, ledger_chores, payment_chores
 from gateway.catalog import Catalog, read_catalog
 from gateway.config_watch import ConfigWatch
 from gateway.dialects.native.render import JobRenderer
+from gateway.dialects.native.told_jobs import job_rendering
+from gateway.dialects.provider_webhooks import ProviderHooks
 from gateway.embedded import read_dsn
 from gateway.files.scratch import scratch_folder
 from gateway.files.service import Files
@@ -25,10 +28,15 @@ from gateway.jobs.reports import Reports
 from gateway.jobs.service import Jobs
 from gateway.jobs.watching import JobWatch
 from gateway.observability import Metrics
-from gateway.routing import open_routes
+from gateway.outbound import open_sender
+from gateway.routing import configured_providers, open_routes
 from gateway.settings import Settings, SettingsError
 from gateway.signed_urls import UrlSigner
 from gateway.storage import AudioStore
+from gateway.webhooks.deliverer import Deliverer
+from gateway.webhooks.live import Webhooks
+from gateway.webhooks.sending import Postman
+from gateway.webhooks.signing import Secrets
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +62,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     renderer: JobRenderer
     job_watch: JobWatch
     files: Files
+    webhooks: Webhooks
+    provider_hooks: ProviderHooks
     metrics: Metrics
 
 
@@ -112,7 +122,14 @@ def _tell_of_crash(task: asyncio.Task[None]) -> None:
 async def open_http(settings: Settings) -> AsyncIterator[Live]:
     """The HTTP process' objects."""
     catalog = read_catalog(settings.catalog)
-    routes = open_routes(catalog, engine_models=settings.engine_models, planner=settings.engine_planner)
+    routes = open_routes(
+        catalog,
+        engine_models=settings.engine_models,
+        planner=settings.engine_planner,
+        providers=configured_providers(
+            runware_api_key=settings.runware_api_key, wavespeed_api_key=settings.wavespeed_api_key
+        ),
+    )
     store = AudioStore(settings.storage_url)
     signer = UrlSigner(settings.secret_key)
     metrics = Metrics()
@@ -121,10 +138,15 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
         watch = ConfigWatch(pool)
         await watch.refresh()
         till = open_payments(settings, pool)
+        forecast = Forecast(pool)
+        renderer = JobRenderer(store=store, signer=signer, forecast=forecast, public_url=settings.public_url)
+        webhooks = _open_webhooks(settings, pool, store, renderer)
+        provider_hooks = await opened.enter_async_context(_open_provider_hooks(settings, pool))
         background = [
             asyncio.create_task(watch.run()),
             asyncio.create_task(reap_forever(pool)),
             asyncio.create_task(keep_books_forever(ledger_chores(pool))),
+            asyncio.create_task(webhooks.deliverer.run()),
         ]
         if till is not None:
             # Beside the others: a provider that hangs delays no bookkeeping.
@@ -132,7 +154,6 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
         for task in background:
             task.add_done_callback(_tell_of_crash)
         jobs = Jobs(pool=pool, watch=watch, routes=routes, on_batch=metrics.observe_admission)
-        forecast = Forecast(pool)
         job_watch = JobWatch(pool=pool, forecast=forecast)
         try:
             yield Live(
@@ -145,11 +166,11 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
                 payments=till,
                 store=store,
                 signer=signer,
-                renderer=JobRenderer(
-                    store=store, signer=signer, forecast=forecast, public_url=settings.public_url
-                ),
+                renderer=renderer,
                 job_watch=job_watch,
                 files=Files(pool=pool, store=store, scratch=scratch, decoder=Decoder()),
+                webhooks=webhooks,
+                provider_hooks=provider_hooks,
                 metrics=metrics,
             )
         finally:
@@ -159,6 +180,42 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
             await _end(background)
             if till is not None:
                 await till.close()
+
+
+def _open_webhooks(
+    settings: Settings, pool: "asyncpg.Pool[asyncpg.Record]", store: AudioStore, renderer: JobRenderer
+) -> Webhooks:
+    secrets = Secrets(settings.secret_key)
+    postman = Postman(
+        pool=pool,
+        sender=open_sender(allow_private_hosts=settings.allow_private_hosts),
+        store=store,
+        secrets=secrets,
+        render=job_rendering(pool, renderer, origin=settings.public_url or settings.base_url),
+    )
+    return Webhooks(pool=pool, secrets=secrets, deliverer=Deliverer(pool=pool, postman=postman))
+
+
+@contextlib.asynccontextmanager
+async def _open_provider_hooks(
+    settings: Settings, pool: "asyncpg.Pool[asyncpg.Record]"
+) -> AsyncIterator[ProviderHooks]:
+    """Doors for what providers tell, where they were asked to tell it."""
+    wanted, wavespeed = settings.provider_webhooks, None
+    if wanted and settings.wavespeed_api_key is not None:
+        wavespeed = WaveSpeed(
+            api_key=settings.wavespeed_api_key, base_url=settings.wavespeed_base_url, price_nano_per_second={}
+        )
+    try:
+        yield ProviderHooks(
+            pool,
+            secret_key=settings.secret_key,
+            fetch_wavespeed_secret=wavespeed.webhook_secret if wavespeed else None,
+            runware=wanted and settings.runware_api_key is not None,
+        )
+    finally:
+        if wavespeed is not None:
+            await wavespeed.close()
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:

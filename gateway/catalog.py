@@ -40,7 +40,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     wavespeed_usd_per_second: str | None = None
     runware: str | None = None
     runware_usd_per_second: str | None = None
-    """What the providers charge us: their price cards, for the order of routes and where they name no cost."""
+    """What the providers charge us: their price cards, for the order of routes and where no cost is named."""
     routes: tuple[str, ...] = ()
     """Backends in the operator's order, before all others; empty: by price, health and latency."""
 
@@ -50,6 +50,18 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.engine is None:
             return Variant(name=self.id, tasks=frozenset(self.tasks), renders=False)
         return VARIANTS[self.engine]
+
+    @property
+    def backends(self) -> dict[str, str]:
+        """What each backend that can have this model calls it."""
+        names = {"engine": self.engine, "runware": self.runware, "wavespeed": self.wavespeed}
+        return {backend: name for backend, name in names.items() if name is not None}
+
+    def provider_price(self, backend: str) -> int | None:
+        """What a remote backend charges us for a second, in nano-USD, as far as its card is known."""
+        cards = {"runware": self.runware_usd_per_second, "wavespeed": self.wavespeed_usd_per_second}
+        usd = cards.get(backend)
+        return None if usd is None else billing.parse_usd(usd)
 
 
 class _CatalogFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -101,6 +113,7 @@ def read_catalog(path: Path) -> Catalog:
         for model in models:
             _check_ranges(path, model)
             _check_tasks(path, model)
+            _check_routes(path, model)
         catalog = Catalog(models)
         for seed in catalog.seed_prices():
             _check_price(path, seed)
@@ -127,6 +140,25 @@ def _check_tasks(path: Path, model: Model) -> None:
     if not model.tasks or (more := [task for task in model.tasks if task.value not in able]):
         told = f"the engine {model.engine!r} has no {more[0]}" if model.tasks else "say at least one"
         raise CatalogError(f"{path}: {model.id}: tasks: {told}")
+
+
+def _check_routes(path: Path, model: Model) -> None:
+    """The operator's order names backends that have the model, and price cards belong to some of them."""
+    for backend in model.routes:
+        if backend not in model.backends:
+            near = difflib.get_close_matches(backend, model.backends, n=1, cutoff=0.0)
+            known = f"; {near[0]!r}?" if near else ""
+            raise CatalogError(f"{path}: {model.id}: routes: there is no route to it by {backend!r}{known}")
+    if len(set(model.routes)) < len(model.routes):
+        raise CatalogError(f"{path}: {model.id}: routes: a backend stands there twice")
+    for backend in ("runware", "wavespeed"):
+        nano = model.provider_price(backend)
+        if nano is None:
+            continue
+        if backend not in model.backends:
+            raise CatalogError(f"{path}: {model.id}: {backend}_usd_per_second: it has no route there")
+        if nano < 0:
+            raise CatalogError(f"{path}: {model.id}: {backend}_usd_per_second must not be negative")
 
 
 def _check_price(path: Path, seed: billing.SeedPrice) -> None:

@@ -9,7 +9,8 @@ GatewayError
 │   ├── NotFound              404   ModelNotFound, JobNotFound, FileGone
 │   ├── MethodNotAllowed      405
 │   ├── RequestTimeout        408
-│   ├── Conflict              409   RequestInProgress, PriceChanged, JobAlreadyFinal, NoSavedCard
+│   ├── Conflict              409   RequestInProgress, PriceChanged, JobAlreadyFinal, NoSavedCard,
+│   │                               TooManyEndpoints, NotReplayable
 │   ├── PayloadTooLarge       413
 │   ├── UnsupportedMediaType  415
 │   ├── RangeNotSatisfiable   416
@@ -215,6 +216,18 @@ class NoSavedCard(Conflict):
     """Automatic top-ups need a saved card."""
 
     code = "no_saved_card"
+
+
+class TooManyEndpoints(Conflict):
+    """The organization has as many webhook endpoints as it may have; delete one."""
+
+    code = "too_many_endpoints"
+
+
+class NotReplayable(Conflict):
+    """The delivery was a test, or its webhook endpoint is disabled or deleted."""
+
+    code = "not_replayable"
 
 
 class PayloadTooLarge(ClientError):

@@ -4,7 +4,6 @@ import html
 import importlib.util
 import ipaddress
 import secrets
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,19 +13,17 @@ from litestar.di import NamedDependency
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.params import FromPath
 from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import CollectorRegistry
 
-import billing
 from gateway import schema
 from gateway.catalog import SANDBOX
 from gateway.database import DATABASE_ERRORS
 from gateway.dialects.native.errors import AnyRequest
 from gateway.errors import NotFound, raised_errors
 from gateway.jobs.job import MEANINGS, JobErrorCode
-from gateway.jobs.tally import Backlog, Tally, read_backlogs, read_tallies
-from gateway.jobs.workforce import GONE_SECONDS, LoadedModel, loaded_models, served_queues
+from gateway.jobs.workforce import GONE_SECONDS, served_queues
+from gateway.metrics import StoredMetrics, read_stored
 from gateway.observability import Metrics
 from gateway.settings import Settings
 from gateway.storage import AudioStore, StoreError
@@ -83,14 +80,9 @@ async def metrics(
     if not may_read_metrics(request, settings.metrics_token):
         raise NotFound("there is nothing at this path")
     async with pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
-        stored = StoredMetrics(
-            await billing.read_totals(conn),
-            await read_tallies(conn),
-            await read_backlogs(conn),
-            await loaded_models(conn),
-        )
+        stored = await read_stored(conn)
     registry = CollectorRegistry()
-    registry.register(stored)
+    registry.register(StoredMetrics(stored))
     body = generate_latest(registry) + generate_latest(process_metrics.registry)
     return Response(body, media_type=CONTENT_TYPE_LATEST)
 
@@ -103,93 +95,6 @@ def may_read_metrics(request: AnyRequest, token: str | None) -> bool:
     if request.client is None or any(name in request.headers for name in _FORWARDED):
         return False
     return ipaddress.ip_address(request.client.host).is_loopback
-
-
-class StoredMetrics(Collector):
-    """What the books and the job table say at one moment."""
-
-    def __init__(
-        self,
-        totals: billing.Totals,
-        tallies: list[Tally],
-        backlogs: list[Backlog],
-        models: Mapping[str, LoadedModel],
-    ) -> None:
-        self._totals = totals
-        self._tallies = tallies
-        self._backlogs = backlogs
-        self._models = models
-
-    def collect(self) -> Iterator[Metric]:
-        """Money, jobs, seconds, queues, models."""
-        yield from self._money()
-        yield from self._jobs()
-        yield from self._queues()
-        yield from self._engines()
-
-    def _money(self) -> Iterator[Metric]:
-        totals = self._totals
-        yield CounterMetricFamily(
-            "antiphon_revenue_nanousd", "Charged to customers.", value=totals.revenue_nano
-        )
-        yield GaugeMetricFamily("antiphon_held_nanousd", "Held for unfinished jobs.", value=totals.held_nano)
-        yield GaugeMetricFamily(
-            "antiphon_hold_oldest_age_seconds",
-            "Age of the oldest open hold.",
-            value=totals.oldest_hold_seconds,
-        )
-        yield CounterMetricFamily(
-            "antiphon_provider_cost_nanousd", "Charged to us by providers.", value=totals.provider_cost_nano
-        )
-        low = GaugeMetricFamily(
-            "antiphon_low_balance_accounts", "Accounts below a threshold of theirs.", labels=["level"]
-        )
-        low.add_metric(["low"], totals.low_accounts)
-        low.add_metric(["critical"], totals.critical_accounts)
-        yield low
-        yield GaugeMetricFamily(
-            "antiphon_ledger_violation",
-            "Violations of the ledger that were found and not settled yet.",
-            value=totals.violations,
-        )
-
-    def _jobs(self) -> Iterator[Metric]:
-        jobs = CounterMetricFamily("antiphon_jobs", "Finished jobs.", labels=["model", "backend", "outcome"])
-        seconds: dict[tuple[str, str], int] = {}
-        for tally in self._tallies:
-            jobs.add_metric([tally.model, tally.backend, tally.outcome], tally.jobs)
-            pair = (tally.model, tally.backend)
-            seconds[pair] = seconds.get(pair, 0) + tally.audio_ms
-        audio = CounterMetricFamily("antiphon_audio_seconds", "Delivered audio.", labels=["model", "backend"])
-        for pair, milliseconds in seconds.items():
-            audio.add_metric(list(pair), milliseconds / 1000)
-        yield jobs
-        yield audio
-
-    def _queues(self) -> Iterator[Metric]:
-        depth = GaugeMetricFamily("antiphon_queue_depth", "Jobs that wait.", labels=["model"])
-        age = GaugeMetricFamily(
-            "antiphon_queue_oldest_age_seconds", "Age of the oldest waiting job.", labels=["model"]
-        )
-        for backlog in self._backlogs:
-            depth.add_metric([backlog.queue], backlog.depth)
-            age.add_metric([backlog.queue], backlog.oldest_seconds)
-        yield depth
-        yield age
-
-    def _engines(self) -> Iterator[Metric]:
-        """Where several workers have a model, of the one that can do most."""
-        labels = ["backend", "model"]
-        factor = GaugeMetricFamily(
-            "antiphon_realtime_factor", "Seconds of audio for each second of work, lately.", labels=labels
-        )
-        warm = GaugeMetricFamily("antiphon_model_warm", "1: the next song waits for nothing.", labels=labels)
-        for name, loaded in self._models.items():
-            warm.add_metric(["engine", name], loaded.warm)
-            if loaded.realtime_factor is not None:
-                factor.add_metric(["engine", name], loaded.realtime_factor)
-        yield factor
-        yield warm
 
 
 @get("/docs/errors", include_in_schema=False, media_type=MediaType.HTML, sync_to_thread=False)

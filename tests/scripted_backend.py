@@ -50,14 +50,14 @@ class ScriptedBackend:
         self.canceled: list[str] = []
         self._plays: dict[str, Play] = {}
 
-    def intend(self, task: RenderTask) -> None:
+    def intend(self, _: RenderTask) -> None:
         """Nothing outlives this process."""
 
-    async def recover(self, task: RenderTask, stored: RemoteTask, *, accepted: bool) -> RemoteTask:
+    async def recover(self, _: RenderTask, __: RemoteTask, *, accepted: bool) -> RemoteTask:  # noqa: ARG002
         """Never asked for."""
         raise AssertionError
 
-    async def submit(self, task: RenderTask, intent: RemoteTask | None = None) -> RemoteTask:
+    async def submit(self, task: RenderTask, _: RemoteTask | None = None) -> RemoteTask:
         """Refuses when it is away."""
         self.submitted.append(task)
         if "away" in task.request.prompt:

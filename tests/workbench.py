@@ -4,11 +4,14 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 import billing
 from gateway.auth.directory import KeyLimits
 from gateway.auth.principal import Principal
+from gateway.backends.base import RemoteTask
 from gateway.ids import new_id
-from gateway.jobs import queue, reaper, settlement
+from gateway.jobs import moving, queue, reaper, settlement
 from gateway.jobs.job import Job, JobError, JobErrorCode, JobStatus
 from gateway.jobs.queue import Claim
 from gateway.jobs.service import Jobs
@@ -46,14 +49,41 @@ class Workbench:
         (claim,) = await self.claim()
         return claim
 
-    async def deliver(self, claim: Claim, *, frames: int | None = None, retry: bool = False) -> Ended:
+    async def deliver(
+        self,
+        claim: Claim,
+        *,
+        frames: int | None = None,
+        retry: bool = False,
+        cost_nano: int | None = None,
+    ) -> Ended:
         """`frames`: of all variations together, where they are not as long as was ordered."""
         request = claim.request
-        result = new_result(frames or request.n * request.frames, tracks=request.n)
-        return await self._end(Ending(job_id=claim.job_id, fence=claim.fence, result=result), retry=retry)
+        ending = Ending(
+            job_id=claim.job_id,
+            fence=claim.fence,
+            result=new_result(frames or request.n * request.frames, tracks=request.n),
+            cost_nano=cost_nano,
+        )
+        return await self._end(ending, retry=retry)
 
-    async def fail(self, claim: Claim, error: JobError = BROKEN, *, retry: bool = False) -> Ended:
-        return await self._end(Ending(job_id=claim.job_id, fence=claim.fence, error=error), retry=retry)
+    async def fail(
+        self,
+        claim: Claim,
+        error: JobError = BROKEN,
+        *,
+        retry: bool = False,
+        cost_nano: int | None = None,
+        is_ambiguous: bool = False,
+    ) -> Ended:
+        ending = Ending(
+            job_id=claim.job_id,
+            fence=claim.fence,
+            error=error,
+            cost_nano=cost_nano,
+            is_ambiguous=is_ambiguous,
+        )
+        return await self._end(ending, retry=retry)
 
     async def _end(self, ending: Ending, *, retry: bool) -> Ended:
         (ended,) = await settlement.finish(self.pool, [ending], retry=retry)
@@ -68,9 +98,41 @@ class Workbench:
         async with self.pool.acquire() as conn:
             await queue.give_back(conn, claims)
 
-    async def queue_again(self, claim: Claim) -> bool:
+    async def hand_over(self, *claims: Claim) -> None:
         async with self.pool.acquire() as conn:
-            return await queue.queue_again(conn, claim, code="upstream_error", message="no music")
+            await queue.hand_over(conn, claims)
+
+    async def queue_again(self, claim: Claim) -> bool:
+        """In the same queue, after an attempt that cost nothing."""
+        return await self.move_on(claim, claim.queue, cost_nano=0)
+
+    async def move_on(
+        self,
+        claim: Claim,
+        where: str,
+        *,
+        cost_nano: int | None,
+        is_ambiguous: bool = False,
+        come_back: bool = False,
+    ) -> bool:
+        closing = moving.Closing(
+            code="upstream_error", message="no music", cost_nano=cost_nano, is_ambiguous=is_ambiguous
+        )
+        async with self.pool.acquire() as conn, conn.transaction():
+            return await moving.move_on(conn, claim, closing, queue=where, why="a test", come_back=come_back)
+
+    async def send(self, claim: Claim, *, most_nano: int) -> bool:
+        """As before a call to a provider: what may be lost is written down first."""
+        ref = f"{claim.job_id.hex}-{claim.attempt}"
+        task = RemoteTask(backend="engine", ref=ref, most_nano=most_nano)
+        async with self.pool.acquire() as conn:
+            return await queue.note_sent(conn, claim, ref, msgspec.json.encode(task).decode())
+
+    async def accept(self, claim: Claim, *, most_nano: int) -> None:
+        ref = f"{claim.job_id.hex}-{claim.attempt}"
+        task = RemoteTask(backend="engine", ref=ref, most_nano=most_nano)
+        async with self.pool.acquire() as conn:
+            await queue.note_accepted(conn, claim, ref, msgspec.json.encode(task).decode())
 
     async def lapse(self, *claims: Claim) -> None:
         """As if the workers had been silent for longer than a lease."""

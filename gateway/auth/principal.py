@@ -16,6 +16,7 @@ class Scope(StrEnum):
     GENERATE = "generate"
     READ = "read"
     BILLING = "billing"
+    WEBHOOKS = "webhooks"
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):

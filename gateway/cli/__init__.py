@@ -29,6 +29,9 @@ COMMANDS = {
     "reconcile": LazyCommand(
         "gateway.cli.reconcile:reconcile", "Compare Stripe and provider costs with the ledger."
     ),
+    "margin": LazyCommand(
+        "gateway.cli.margin:margin", "Show what customers paid against what providers took."
+    ),
     "models": LazyCommand("gateway.cli.models:models", "List, pull and check the weights of the engine."),
     "generate": LazyCommand("gateway.cli.generate:generate", "Generate music through a running gateway."),
 }

@@ -82,7 +82,9 @@ def key() -> None:
 @click.option("--name", type=TEXT, required=True)
 @click.option("--test", is_flag=True, help="A test key: free, rendered by the sandbox.")
 @click.option("--project", "project_id", type=ID, help="Limit the key to one project.")
-@click.option("--scopes", type=WORDS, help="Comma-separated: generate, read, billing. Default: all.")
+@click.option(
+    "--scopes", type=WORDS, help="Comma-separated: generate, read, billing, webhooks. Default: all."
+)
 @click.option("--models", type=WORDS, help="Comma-separated model ids. Default: all.")
 @click.option(
     "--cidrs", type=WORDS, help="Comma-separated networks from which the key works. Default: anywhere."

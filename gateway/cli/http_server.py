@@ -62,6 +62,7 @@ class Config(uvicorn.Config):
         super().__init__(
             app,
             http=BoundedHttpProtocol,
+            ws="none",  # or it speaks WebSocket wherever a library for it happens to be installed
             access_log=False,  # our middleware logs, without the signatures of links
             log_config=None,
             server_header=False,

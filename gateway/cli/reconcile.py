@@ -12,10 +12,13 @@ from billing import payments
 from gateway.cli.commands import json_option, run
 from gateway.cli.payments import run_with_till
 from gateway.cli.values import MOMENT, Conn
+from gateway.jobs.balances import AccountChange, compare_balances
 from gateway.jobs.provider_costs import BackendCost, CostDifference, compare_provider_costs
 from gateway.settings import Settings, read_settings
 
 DIFFERENCE_STATUS: Final = 3
+SLACK_NANO: Final = 10_000_000
+"""And one per cent: providers charge and give back a little later than they answer."""
 USUAL_DAYS: Final = 35
 """Longer than a month, so that a monthly run leaves nothing out."""
 
@@ -28,11 +31,22 @@ class Report(msgspec.Struct, kw_only=True):
     """None: no key is set."""
     costs: list[BackendCost]
     cost_differences: list[CostDifference]
+    accounts: list[AccountChange]
 
     @property
     def agrees(self) -> bool:
         """Nothing differs any more."""
-        return not self.cost_differences and (self.stripe is None or self.stripe.agrees)
+        return (
+            not self.cost_differences
+            and all(map(is_explained, self.accounts))
+            and (self.stripe is None or self.stripe.agrees)
+        )
+
+
+def is_explained(account: AccountChange) -> bool:
+    """What a provider took is what was booked, or may have been taken, but for what is on its way."""
+    slack = SLACK_NANO + abs(account.spent_nano) // 100
+    return -slack <= account.difference_nano <= account.possible_nano + slack
 
 
 @click.command()
@@ -43,8 +57,8 @@ class Report(msgspec.Struct, kw_only=True):
 def reconcile(context: click.Context, *, since: datetime | None, dry_run: bool, as_json: bool) -> None:
     """Compare Stripe's payments, refunds and disputes with the books, both ways, and book what is missing.
 
-    Also what attempts at providers cost with what is booked of it. Exit status 3 if something differs
-    that was not closed.
+    Also what attempts at providers cost with what is booked of it, and with what our accounts there lost.
+    Exit status 3 if something differs that was not closed.
     """
     since = since or datetime.now(UTC) - timedelta(days=USUAL_DAYS)
     stripe = None
@@ -52,8 +66,8 @@ def reconcile(context: click.Context, *, since: datetime | None, dry_run: bool, 
         stripe = run_with_till(
             lambda till: payments.reconcile(till.pool, till.processor, since=since, dry_run=dry_run)
         )
-    costs, differences = run(lambda conn, settings: _compare_costs(conn, settings, since))
-    report = Report(since=since, stripe=stripe, costs=costs, cost_differences=differences)
+    (costs, differences), accounts = run(lambda conn, settings: _compare_costs(conn, settings, since))
+    report = Report(since=since, stripe=stripe, costs=costs, cost_differences=differences, accounts=accounts)
     if as_json:
         click.echo(msgspec.json.encode(_document(report)).decode())
     else:
@@ -63,8 +77,8 @@ def reconcile(context: click.Context, *, since: datetime | None, dry_run: bool, 
 
 async def _compare_costs(
     conn: Conn, _: Settings, since: datetime
-) -> tuple[list[BackendCost], list[CostDifference]]:
-    return await compare_provider_costs(conn, since=since)
+) -> tuple[tuple[list[BackendCost], list[CostDifference]], list[AccountChange]]:
+    return await compare_provider_costs(conn, since=since), await compare_balances(conn, since=since)
 
 
 def _tell(report: Report) -> None:
@@ -80,6 +94,13 @@ def _tell(report: Report) -> None:
     for one in report.cost_differences:
         amounts = f"attempt {_usd(one.attempt_nano)}, books {_usd(one.booked_nano)}"
         click.echo(f"DIFFERS  provider cost {one.ref}: {amounts}")
+    for account in report.accounts:
+        word = "" if is_explained(account) else "DIFFERS  "
+        click.echo(
+            f"{word}{account.backend}: our account lost {_usd(account.spent_nano)} USD from "
+            f"{account.first_at:%Y-%m-%d %H:%M} to {account.last_at:%Y-%m-%d %H:%M}, booked "
+            f"{_usd(account.booked_nano)}, perhaps {_usd(account.possible_nano)} more"
+        )
     click.echo("ok" if report.agrees else "not everything agrees")
 
 
@@ -138,6 +159,19 @@ def _document(report: Report) -> dict[str, Any]:
                 "books_usd": _usd(cost.booked_nano),
             }
             for cost in report.costs
+        ],
+        "provider_accounts": [
+            {
+                "backend": account.backend,
+                "from": account.first_at,
+                "to": account.last_at,
+                "spent_usd": _usd(account.spent_nano),
+                "paid_in_usd": _usd(account.paid_in_nano),
+                "books_usd": _usd(account.booked_nano),
+                "possible_usd": _usd(account.possible_nano),
+                "explained": is_explained(account),
+            }
+            for account in report.accounts
         ],
         "provider_cost_differences": [
             {"id": one.ref, "attempt_usd": _usd(one.attempt_nano), "books_usd": _usd(one.booked_nano)}

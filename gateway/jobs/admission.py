@@ -147,15 +147,18 @@ async def _insert_jobs(conn: billing.Connection, fresh: Sequence[Submission]) ->
         """
         INSERT INTO job (id, organization_id, project_id, key_id, test, model, task, queue, turn, length_ms,
                          request, metadata, warnings, request_hash, idempotency_key, price_version_id,
-                         nano_per_second, held_nano, created_at, run_at, deadline_at, cancel_at, retry_slot)
+                         nano_per_second, held_nano, created_at, run_at, deadline_at, cancel_at, retry_slot,
+                         routes, route_reason)
         SELECT id, o, p, k, test, model, task, queue, turn, length_ms, request::jsonb, metadata::jsonb,
-               warnings::jsonb, hash, ikey, price, nano, held, created, now(), deadline, cancel, slot
+               warnings::jsonb, hash, ikey, price, nano, held, created, now(), deadline, cancel, slot,
+               string_to_array(routes, chr(10)), reason
           FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bool[], $6::text[], $7::text[],
                       $8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[],
                       $14::bytea[], $15::text[], $16::uuid[], $17::bigint[], $18::bigint[],
-                      $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $22::bigint[])
+                      $19::timestamptz[], $20::timestamptz[], $21::timestamptz[], $22::bigint[], $23::text[],
+                      $24::text[])
                AS t (id, o, p, k, test, model, task, queue, turn, length_ms, request, metadata, warnings,
-                     hash, ikey, price, nano, held, created, deadline, cancel, slot)
+                     hash, ikey, price, nano, held, created, deadline, cancel, slot, routes, reason)
         """,
         [s.job_id for s in fresh],
         [s.organization_id for s in fresh],
@@ -179,6 +182,8 @@ async def _insert_jobs(conn: billing.Connection, fresh: Sequence[Submission]) ->
         [s.created_at + DEADLINE for s in fresh],
         [s.cancel_at for s in fresh],
         [s.retry_slot for s in fresh],
+        ["\n".join(s.routes) or None for s in fresh],
+        [s.route_reason for s in fresh],
     )
 
 

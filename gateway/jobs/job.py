@@ -113,6 +113,8 @@ class Job(JobState, frozen=True, kw_only=True):
     charged_nano: int | None
     billed_ms: int | None
     backend: str | None
+    route_reason: str | None
+    """Why it waits, or was tried, where it is."""
     result: JobResult | None
     error: JobError | None
     warnings: tuple[str, ...]
@@ -128,6 +130,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     n: int
     backend: str
+    reason: str | None
     state: str
     created_at: datetime
     finished_at: datetime | None

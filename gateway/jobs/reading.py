@@ -83,6 +83,16 @@ async def read_jobs(conn: billing.Connection, wishes: Sequence[JobWish]) -> list
     return found
 
 
+async def read_own_job(conn: billing.Connection, organization_id: uuid.UUID, job_id: uuid.UUID) -> Job | None:
+    """A job for the gateway itself, which tells its organization. Raises UnreadableJob."""
+    row = await conn.fetchrow(
+        f"SELECT {JOB_COLUMNS} FROM job WHERE id = $1 AND organization_id = $2",  # noqa: S608 - constants
+        job_id,
+        organization_id,
+    )
+    return None if row is None else job_from_row(row)
+
+
 async def read_state(conn: billing.Connection, principal: Principal, job_id: uuid.UUID) -> JobState:
     """Where the job stands, without decoding all of it.
 
@@ -103,7 +113,7 @@ async def read_attempts(conn: billing.Connection, job_id: uuid.UUID) -> list[Att
     """All tries of a job that the caller was allowed to read, in order."""
     rows = await conn.fetch(
         """
-        SELECT n, backend, state, created_at, finished_at, error_code, error_message
+        SELECT n, backend, reason, state, created_at, finished_at, error_code, error_message
           FROM attempt WHERE job_id = $1 ORDER BY n
         """,
         job_id,

@@ -11,7 +11,7 @@ import asyncpg
 import structlog
 
 from gateway.database import DATABASE_ERRORS
-from gateway.jobs import queue, settlement
+from gateway.jobs import moving, queue, settlement
 
 PERIOD_SECONDS: Final = 1.0
 
@@ -37,11 +37,13 @@ async def reap(pool: "asyncpg.Pool[asyncpg.Record]") -> tuple[int, int]:
     """Do what is due now; how many jobs were queued again, how many ended. Several processes may do so
     at once.
     """
-    async with pool.acquire() as conn:
+    async with pool.acquire() as conn, conn.transaction():
         back = await queue.take_back_lapsed(conn)
+    async with pool.acquire() as conn:
+        moved = await moving.reroute(conn)
     async with pool.acquire() as conn:
         cancelled = await settlement.ask_for_due_cancellations(conn)
     ended = await settlement.end_hopeless(pool)
-    if back or ended:
-        log.info("reaper.reaped", queued_again=back, asked_to_cancel=cancelled, ended=ended)
-    return back, ended
+    if back or moved or ended:
+        log.info("reaper.reaped", queued_again=back, moved=moved, asked_to_cancel=cancelled, ended=ended)
+    return back + moved, ended

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,6 @@ import asyncpg
 import msgspec
 
 import billing
-from engine import Task
 from gateway.allowance import Allowance
 from gateway.auth.principal import Principal, Scope
 from gateway.catalog import SANDBOX, Model
@@ -25,7 +23,6 @@ from gateway.errors import (
     JobNotFound,
     ModelUnavailable,
     RequestInProgress,
-    UnsupportedParameter,
 )
 from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.ids import new_id
@@ -37,7 +34,7 @@ from gateway.jobs.queue import CHANNEL
 from gateway.jobs.reading import JobFilter, JobWish, list_jobs, read_attempts, read_jobs, request_cancel
 from gateway.jobs.replay import IdempotencyScope, find_by_key, find_by_request
 from gateway.jobs.walk import Replayed, Submission, Verdict
-from gateway.routing import Routes
+from gateway.routing import COMPOSER, REHEARSED, Choice, Known, Routes, route_request
 
 READS_AT_ONCE: Final = 6
 """Of the pool's connections; the others are for admission, cancellation and keys."""
@@ -84,6 +81,8 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     available_nano: int
     test: bool
+    warnings: tuple[str, ...] = ()
+    """What the route that would serve it now would change."""
 
 
 class Jobs:
@@ -115,9 +114,11 @@ class Jobs:
         principal.check_scope(Scope.GENERATE)
         principal.check_model(order.model.id)
         try:
-            request = await self._fitted(principal, order.model, order.request)
-            order = msgspec.structs.replace(order, request=request)
-            submission = await self._submission(principal, order)
+            choice = await self._choose(principal, order.model, order.request)
+            order = msgspec.structs.replace(
+                order, request=choice.request, warnings=(*order.warnings, *choice.warnings)
+            )
+            submission = await self._submission(principal, order, choice)
         except (ModelUnavailable, InvalidRequest):
             # What workers and prices allow changes; a repeat is told of the job that it made before.
             earlier = await self.find_repeat(
@@ -163,7 +164,8 @@ class Jobs:
         """What a live key's submit of this would hold now; raises what it would, but for limits and money."""
         principal.check_scope(Scope.READ)
         principal.check_model(model.id)
-        request = await self._fitted(principal, model, request)
+        choice = await self._choose(principal, model, request)
+        request = choice.request
         rate = await self.rate(model, principal.organization_id)
         if rate is None:
             raise _not_for_sale(model)
@@ -178,6 +180,7 @@ class Jobs:
             expires_at=latest if rate.changes_at is None else min(latest, rate.changes_at),
             available_nano=account.available_nano,
             test=principal.test,
+            warnings=choice.warnings,
         )
 
     async def price(self, model: Model, organization_id: uuid.UUID) -> billing.Price | None:
@@ -265,47 +268,20 @@ class Jobs:
     async def _load_prices(self, _: None) -> billing.PriceBook:
         return await self._reader.run(billing.read_price_book)
 
-    async def _fitted(
-        self, principal: Principal, model: Model, request: GenerationRequest
-    ) -> GenerationRequest:
-        """As workers can render it, as far as they have told: an open length ends where their memory does.
+    async def _choose(self, principal: Principal, model: Model, request: GenerationRequest) -> Choice:
+        """Raises ModelUnavailable, UnsupportedParameter or InvalidRequest: whatever no route here can do."""
+        if principal.test:
+            return Choice(queues=(SANDBOX,), reason=REHEARSED, request=request)
+        known = Known()
+        if model.engine != COMPOSER:  # whose workers have nothing to tell
+            told = await self.crew.workforce()
+            known = Known(models=told.models, health=told.health)
+        return route_request(self.routes, model, request, known, allowed=principal.models)
 
-        Raises ModelUnavailable, UnsupportedParameter, or InvalidRequest for a length that fits nowhere.
-        """
-        if self.routes.queue_for(model, test=principal.test) not in self.routes.engine_models:
-            return request
-        loaded = (await self.crew.models()).get(model.id)
-        if loaded is None:
-            return request  # a worker may come
-        if loaded.state == "failed":
-            raise ModelUnavailable(
-                f"the engine could not load {model.id}; the worker's log says why",
-                param="model",
-                suggestion=SANDBOX,
-            )
-        if not loaded.reads_codes and (request.task is Task.COVER or request.thinking):
-            raise UnsupportedParameter(
-                f"{model.id} is installed without the audio tokenizers that covers and thinking need",
-                param="thinking" if request.thinking else "task",
-                suggestion="false" if request.thinking else "text2music",
-            )
-        seconds, longest = request.frames / SAMPLE_RATE, loaded.longest_seconds
-        if longest is None or seconds <= longest:
-            return request
-        most = math.floor(longest)
-        if request.open_length and most >= model.duration_seconds[0]:
-            return msgspec.structs.replace(request, frames=most * SAMPLE_RATE)
-        raise InvalidRequest(
-            f"{seconds:g} s do not fit into this installation's device memory; at most {most} s do",
-            param="audio_duration" if request.source_audio is None else "source_audio",
-            suggestion=str(most) if request.source_audio is None else f"at most {most} s",
-        )
-
-    async def _submission(self, principal: Principal, order: Order) -> Submission:
+    async def _submission(self, principal: Principal, order: Order, choice: Choice) -> Submission:
         prices = await self._prices.get(None)
         now = datetime.now(UTC)
         price = prices.find(order.model.id, principal.organization_id, now)
-        queue = self.routes.queue_for(order.model, test=principal.test)
         if price is None:
             raise _not_for_sale(order.model)
         length_ms = _length_ms(order.request)
@@ -317,7 +293,9 @@ class Jobs:
             test=principal.test,
             model=order.model.id,
             task=order.request.task.value,
-            queue=queue,
+            queue=choice.queues[0],
+            routes=choice.queues[1:],
+            route_reason=choice.reason,
             length_ms=length_ms,
             request_json=msgspec.json.encode(order.request).decode(),
             metadata_json=None if order.metadata is None else msgspec.json.encode(order.metadata).decode(),
@@ -410,6 +388,7 @@ def _fresh_job(submission: Submission, order: Order) -> Job:
         charged_nano=None,
         billed_ms=None,
         backend=None,
+        route_reason=submission.route_reason,
         result=None,
         error=None,
         warnings=order.warnings,

@@ -13,10 +13,12 @@ import msgspec
 import structlog
 
 import billing
+from gateway.jobs.attempts import AttemptEnd, count_attempts, count_sales
 from gateway.jobs.job import JobError, JobErrorCode, JobResult, JobStatus
-from gateway.jobs.queue import MAX_ATTEMPTS
+from gateway.jobs.queue import DEATHS, MAX_ATTEMPTS, MAY_COST
 from gateway.jobs.retention import RETENTION
 from gateway.jobs.usage import Use, count_usage
+from gateway.webhooks import outbox
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +34,12 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     fence: int
     result: JobResult | None = None
     error: JobError | None = None
+    cost_nano: int | None = None
+    """What the provider charges us; None: it did not say, and may charge all of it."""
+    is_ambiguous: bool = False
+    """Nobody knows whether the provider took the attempt."""
+    warnings: tuple[str, ...] = ()
+    """What the route that made it changes; told of once, also if that was known from the beginning."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +72,9 @@ class _Final(msgspec.Struct, frozen=True, kw_only=True):
     error: JobError | None = None
     billed_ms: int | None = None
     charged_nano: int | None = None
+    cost_nano: int | None = None
+    is_ambiguous: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> str:
@@ -133,16 +144,16 @@ async def end_hopeless(pool: "asyncpg.Pool[asyncpg.Record]") -> int:
 async def _find_hopeless(conn: billing.Connection) -> list[uuid.UUID]:
     """Up to 100 of each kind, each kind by its own index."""
     rows = await conn.fetch(
-        """
+        f"""
         (SELECT id FROM job WHERE status = 'queued' AND deadline_at < now() LIMIT 100)
         UNION
         (SELECT id FROM job WHERE status = 'queued' AND cancel_requested_at IS NOT NULL LIMIT 100)
         UNION
         (SELECT id FROM job
           WHERE status = 'processing' AND lease_until < now()
-            AND (attempts >= $1 OR cancel_requested_at IS NOT NULL OR deadline_at < now())
+            AND ({DEATHS} + 1 >= $1 OR cancel_requested_at IS NOT NULL OR deadline_at < now())
           LIMIT 100)
-        """,
+        """,  # noqa: S608 - names of columns
         MAX_ATTEMPTS,
     )
     return [row["id"] for row in rows]
@@ -154,15 +165,15 @@ async def _end_these(pool: "asyncpg.Pool[asyncpg.Record]", ids: Sequence[uuid.UU
     async with pool.acquire() as conn, conn.transaction():
         # Asked again under the lock: a heartbeat or a claim may have been faster.
         found = await conn.fetch(
-            """
+            f"""
             SELECT id, status, deadline_at < now() AS late
               FROM job
              WHERE id = ANY($1)
                AND (status = 'queued' AND (deadline_at < now() OR cancel_requested_at IS NOT NULL)
                     OR status = 'processing' AND lease_until < now()
-                       AND (attempts >= $2 OR cancel_requested_at IS NOT NULL OR deadline_at < now()))
+                       AND ({DEATHS} + 1 >= $2 OR cancel_requested_at IS NOT NULL OR deadline_at < now()))
              ORDER BY id FOR UPDATE SKIP LOCKED
-            """,
+            """,  # noqa: S608 - names of columns
             ids,
             MAX_ATTEMPTS,
         )
@@ -182,7 +193,7 @@ def _hopeless_error(row: _Row, late: set[uuid.UUID]) -> JobError:
     if row.id in late:
         return JobError(code=JobErrorCode.TIMEOUT, message="the job was not finished before its deadline")
     return JobError(
-        code=JobErrorCode.UPSTREAM_ERROR, message=f"rendering stopped unexpectedly {row.attempts} times"
+        code=JobErrorCode.UPSTREAM_ERROR, message=f"rendering stopped unexpectedly {MAX_ATTEMPTS} times"
     )
 
 
@@ -214,7 +225,7 @@ async def _settle(
         undelivered=[job_id for job_id in endings if job_id not in delivered and not rows[job_id].test],
     )
     return [
-        _completed(rows[job_id], delivered[job_id], charges.get(job_id))
+        _completed(rows[job_id], ending, delivered[job_id], charges.get(job_id))
         if job_id in delivered
         else _not_completed(rows[job_id], ending)
         for job_id, ending in endings.items()
@@ -229,7 +240,7 @@ def _delivery(job_id: uuid.UUID, result: JobResult) -> billing.Delivery:
     )
 
 
-def _completed(row: _Row, result: JobResult, charge: billing.Charge | None) -> _Final:
+def _completed(row: _Row, ending: Ending, result: JobResult, charge: billing.Charge | None) -> _Final:
     delivery = _delivery(row.id, result)
     return _Final(
         row=row,
@@ -237,14 +248,21 @@ def _completed(row: _Row, result: JobResult, charge: billing.Charge | None) -> _
         result=result,
         billed_ms=billing.billed_ms(frames=delivery.frames, sample_rate=delivery.sample_rate),
         charged_nano=charge.cost_nano if charge else None,
+        cost_nano=ending.cost_nano,
+        warnings=ending.warnings,
     )
 
 
 def _not_completed(row: _Row, ending: Ending) -> _Final:
-    if row.cancelled or ending.error is None:
-        return _Final(row=row, status=JobStatus.CANCELED, error=CANCELLED)
-    status = JobStatus.CANCELED if ending.error.code is JobErrorCode.JOB_CANCELLED else JobStatus.FAILED
-    return _Final(row=row, status=status, error=ending.error)
+    error = CANCELLED if row.cancelled or ending.error is None else ending.error
+    is_cancelled = error.code is JobErrorCode.JOB_CANCELLED
+    return _Final(
+        row=row,
+        status=JobStatus.CANCELED if is_cancelled else JobStatus.FAILED,
+        error=error,
+        cost_nano=ending.cost_nano,
+        is_ambiguous=ending.is_ambiguous,
+    )
 
 
 async def _end_without_music(
@@ -283,7 +301,7 @@ async def _write(conn: billing.Connection, finals: Sequence[_Final]) -> None:
     if not finals:
         return
     await _write_jobs(conn, finals)
-    await _close_attempts(conn, [final for final in finals if final.row.attempts > 0])
+    ends = await _close_attempts(conn, [final for final in finals if final.row.attempts > 0])
     await conn.execute(
         """
         WITH locked AS (
@@ -297,7 +315,13 @@ async def _write(conn: billing.Connection, finals: Sequence[_Final]) -> None:
         [final.row.key_id for final in finals],
     )
     await _count(conn, finals)
-    await count_usage(conn, (_use(final) for final in finals if final.charged_nano is not None))
+    charged = [final for final in finals if final.charged_nano is not None]
+    await count_usage(conn, (_use(final) for final in charged))
+    await count_sales(
+        conn, [(final.row.model, final.row.backend or "none", final.charged_nano or 0) for final in charged]
+    )
+    await outbox.note_ended(conn, [final.row.id for final in finals])
+    await count_attempts(conn, ends)  # last: it locks the accounts of what providers cost
 
 
 async def _write_jobs(conn: billing.Connection, finals: Sequence[_Final]) -> None:
@@ -305,9 +329,13 @@ async def _write_jobs(conn: billing.Connection, finals: Sequence[_Final]) -> Non
         """
         UPDATE job SET status = t.status, result = t.result::jsonb, error = t.error::jsonb,
                        billed_ms = t.billed_ms, charged_nano = t.charged_nano, completed_at = now(),
-                       expires_at = now() + $7::interval, progress = 1, worker_id = NULL, lease_until = NULL
-          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
-               AS t (id, status, result, error, billed_ms, charged_nano)
+                       expires_at = now() + coalesce(make_interval(secs => (request ->> 'ttl')::int), $7),
+                       progress = 1, worker_id = NULL, lease_until = NULL,
+                       warnings = CASE WHEN t.warnings IS NULL THEN job.warnings ELSE job.warnings || (
+                           SELECT coalesce(jsonb_agg(w), '[]') FROM jsonb_array_elements(t.warnings::jsonb) w
+                            WHERE NOT job.warnings @> jsonb_build_array(w)) END
+          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $8::text[])
+               AS t (id, status, result, error, billed_ms, charged_nano, warnings)
          WHERE job.id = t.id
         """,
         [final.row.id for final in finals],
@@ -317,22 +345,47 @@ async def _write_jobs(conn: billing.Connection, finals: Sequence[_Final]) -> Non
         [final.billed_ms for final in finals],
         [final.charged_nano for final in finals],
         RETENTION,
+        [msgspec.json.encode(final.warnings).decode() if final.warnings else None for final in finals],
     )
 
 
-async def _close_attempts(conn: billing.Connection, finals: Sequence[_Final]) -> None:
-    await conn.execute(
-        """
-        UPDATE attempt SET state = CASE WHEN t.code IS NULL THEN 'done' ELSE 'failed' END,
-                           finished_at = now(), error_code = t.code, error_message = t.message
-          FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[]) AS t (job_id, n, code, message)
+async def _close_attempts(conn: billing.Connection, finals: Sequence[_Final]) -> list[AttemptEnd]:
+    """Returns those that were open. What was sent and is not told of may cost us all that it could."""
+    rows = await conn.fetch(
+        f"""
+        UPDATE attempt
+           SET state = CASE WHEN t.code IS NULL THEN 'done'
+                            WHEN t.ambiguous THEN 'ambiguous' ELSE 'failed' END,
+               finished_at = now(), error_code = t.code, error_message = t.message,
+               provider_cost_nano = nullif(coalesce(t.cost, {MAY_COST}), 0),
+               cost_is_possible = t.code IS NOT NULL AND t.cost IS NULL AND {MAY_COST} IS NOT NULL
+          FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::bigint[], $6::bool[])
+               AS t (job_id, n, code, message, cost, ambiguous)
          WHERE attempt.job_id = t.job_id AND attempt.n = t.n AND attempt.finished_at IS NULL
-        """,
+        RETURNING attempt.job_id, attempt.n, attempt.backend, attempt.state, attempt.error_code,
+                  attempt.provider_cost_nano, attempt.cost_is_possible
+        """,  # noqa: S608 - names of columns
         [final.row.id for final in finals],
         [final.row.attempts for final in finals],
         [final.error.code.value if final.error else None for final in finals],
         [final.error.message if final.error else None for final in finals],
+        [final.cost_nano for final in finals],
+        [final.is_ambiguous for final in finals],
     )
+    jobs = {final.row.id: final.row for final in finals}
+    return [
+        AttemptEnd(
+            job_id=row["job_id"],
+            n=row["n"],
+            model=jobs[row["job_id"]].model,
+            backend=row["backend"],
+            test=jobs[row["job_id"]].test,
+            result=row["error_code"] if row["state"] == "failed" else row["state"],
+            cost_nano=row["provider_cost_nano"] or 0,
+            cost_is_possible=row["cost_is_possible"],
+        )
+        for row in rows
+    ]
 
 
 async def _count(conn: billing.Connection, finals: Sequence[_Final]) -> None:

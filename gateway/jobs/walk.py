@@ -35,6 +35,10 @@ class Submission(msgspec.Struct, kw_only=True):
     model: str
     task: str
     queue: str
+    routes: tuple[str, ...] = ()
+    """Queues to fall back to, in order."""
+    route_reason: str | None = None
+    """Why it stands in its queue, for people."""
     length_ms: int
     turn: int | None = None
     """Its place in the fair order, given when it is written."""

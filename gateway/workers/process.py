@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,17 +17,27 @@ from engine.runtime import open_engine
 from gateway.audio import Decoder, Encoder
 from gateway.backends.engine import EngineBackend
 from gateway.backends.rehearsal import RehearsalBackend
+from gateway.backends.remote.backend import RemoteBackend
 from gateway.bootstrap import connect, database_url, open_pool
 from gateway.catalog import SANDBOX, Catalog, read_catalog
 from gateway.files.fetch import open_fetcher
 from gateway.files.inputs import AudioInputs
 from gateway.files.scratch import scratch_folder
+from gateway.jobs.queue import Claim
 from gateway.jobs.workforce import LoadedModel
 from gateway.routing import open_routes
 from gateway.settings import Settings
 from gateway.storage import AudioStore
+from gateway.workers.collection import Collector, open_collector
 from gateway.workers.delivery import Delivery
 from gateway.workers.janitor import sweep_forever
+from gateway.workers.providers import (
+    LEASE_SECONDS,
+    PROVIDER_WAITING_SECONDS,
+    open_remotes,
+    warnings_of,
+    watch_remotes,
+)
 from gateway.workers.worker import Worker
 
 CAPACITY: Final = 4
@@ -50,35 +60,83 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     # Looked up once: while an embedded database restarts, the home does not know where it is.
     settings = msgspec.structs.replace(settings, database_url=database_url(settings))
     store = AudioStore(settings.storage_url)
-    models = _model_specs(settings, read_catalog(settings.catalog))
-    async with open_pool(settings, size=POOL_SIZE) as pool:
-        with contextlib.ExitStack() as opened:
-            scratch = opened.enter_context(scratch_folder(settings.home))
-            engines = [opened.enter_context(engine) for engine in _open_engines(settings, models)]
-            inputs = _inputs(settings, pool, store, scratch)
-            delivery = Delivery(encoder=Encoder(), store=store, scratch=scratch)
-            workers = [
-                Worker(
-                    pool=pool,
-                    backend=RehearsalBackend(EngineBackend(engine, inputs)),
-                    delivery=delivery,
-                    capacity=capacity,
-                    connect=lambda: connect(settings),
-                    models=functools.partial(_loaded, engine),
-                )
-                for engine, capacity in zip(engines, (CAPACITY, MODEL_CAPACITY), strict=False)
-            ]
-            watching = [
-                work
-                for engine in engines
-                for work in (stop_when_worn_out(engine, stop), tell_of_models(engine))
-            ]
-            beside = [asyncio.create_task(work) for work in (sweep_forever(pool, store), *watching)]
-            try:
-                await _run_all(workers, stop)
-            finally:
-                for task in beside:
-                    task.cancel()
+    catalog = read_catalog(settings.catalog)
+    models = _model_specs(settings, catalog)
+    async with open_pool(settings, size=POOL_SIZE) as pool, contextlib.AsyncExitStack() as opened:
+        scratch = opened.enter_context(scratch_folder(settings.home))
+        engines = [opened.enter_context(engine) for engine in _open_engines(settings, models)]
+        encoder = Encoder()
+        inputs = _inputs(settings, pool, store, scratch, encoder)
+        remotes = await opened.enter_async_context(open_remotes(settings, catalog, inputs))
+        hands = Hands(pool, Delivery(encoder=encoder, store=store, scratch=scratch), settings)
+        workers = [
+            hands.on_engine(engine, inputs, capacity)
+            for engine, capacity in zip(engines, (CAPACITY, MODEL_CAPACITY), strict=False)
+        ]
+        collector = open_collector(settings, scratch)
+        warn = warnings_of(settings, catalog)
+        workers += [hands.on_provider(remote, collector, warn) for remote in remotes]
+        watching = [
+            work for engine in engines for work in (stop_when_worn_out(engine, stop), tell_of_models(engine))
+        ]
+        if remotes:
+            watching.append(watch_remotes(remotes, pool, lambda: connect(settings)))
+        beside = [asyncio.create_task(work) for work in (sweep_forever(pool, store), *watching)]
+        for task in beside:
+            task.add_done_callback(_tell_of_crash)
+        try:
+            await _run_all(workers, stop)
+        finally:
+            for task in beside:
+                task.cancel()
+
+
+class Hands(msgspec.Struct, frozen=True):
+    """What all workers of a process have in common."""
+
+    pool: "asyncpg.Pool[asyncpg.Record]"
+    delivery: Delivery
+    settings: Settings
+
+    def on_engine(self, engine: Engine, inputs: AudioInputs, capacity: int) -> Worker:
+        """A worker that renders here."""
+        return Worker(
+            pool=self.pool,
+            backend=RehearsalBackend(EngineBackend(engine, inputs)),
+            delivery=self.delivery,
+            capacity=capacity,
+            connect=lambda: connect(self.settings),
+            models=functools.partial(_loaded, engine),
+        )
+
+    def on_provider(
+        self,
+        remote: RemoteBackend,
+        collector: Collector,
+        warn: Callable[[Claim], tuple[str, ...]],
+        *,
+        waiting_seconds: float = PROVIDER_WAITING_SECONDS,
+    ) -> Worker:
+        """A worker that lets a provider render."""
+        return Worker(
+            pool=self.pool,
+            backend=remote,
+            delivery=self.delivery,
+            capacity=self.settings.provider_concurrency,
+            connect=lambda: connect(self.settings),
+            lease_seconds=LEASE_SECONDS,
+            waiting_seconds=waiting_seconds,
+            collector=collector,
+            routes=remote.health,
+            observe=remote.note_outcome,
+            warn=warn,
+        )
+
+
+def _tell_of_crash(task: asyncio.Task[None]) -> None:
+    """What runs beside the workers never ends by itself, but for a watch whose engine has told all."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("worker.crashed_beside", exc_info=error)
 
 
 def _open_engines(settings: Settings, models: list[ModelSpec]) -> Iterator[Engine]:
@@ -120,7 +178,11 @@ def _model_specs(settings: Settings, catalog: Catalog) -> list[ModelSpec]:
 
 
 def _inputs(
-    settings: Settings, pool: "asyncpg.Pool[asyncpg.Record]", store: AudioStore, scratch: Path
+    settings: Settings,
+    pool: "asyncpg.Pool[asyncpg.Record]",
+    store: AudioStore,
+    scratch: Path,
+    encoder: Encoder,
 ) -> AudioInputs:
     return AudioInputs(
         pool=pool,
@@ -128,6 +190,7 @@ def _inputs(
         scratch=scratch,
         fetcher=open_fetcher(allow_private_hosts=settings.allow_private_hosts),
         decoder=Decoder(),
+        encoder=encoder,
     )
 
 

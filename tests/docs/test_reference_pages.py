@@ -80,7 +80,8 @@ def same_shape(example: Any, real: Any, where: str = "answer") -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def song(stack: Stack) -> dict[str, Any]:
-    """A finished job."""
+    """A finished job, of which a webhook endpoint is told."""
+    webhook_endpoint(stack)
     with stack.client() as client:
         return finished(client, submit(client))
 
@@ -170,20 +171,44 @@ def paid_top_up(stack: Stack, payments: Payments) -> str:
     return str(top_up["id"])
 
 
+def webhook_endpoint(stack: Stack) -> str:
+    """Id of a new one, which nobody can reach."""
+    with stack.client() as client:
+        answer = client.post(
+            "/v1/webhooks", json={"url": "http://hooks.invalid/", "events": ["job.completed"]}
+        )
+        return str(answer.raise_for_status().json()["id"])
+
+
+def delivery_of(stack: Stack, job: dict[str, Any]) -> str:
+    """Id of the first one."""
+    with stack.client() as client:
+        answer = client.get("/v1/webhooks/deliveries", params={"job_id": job["id"]})
+        return str(answer.raise_for_status().json()["data"][-1]["id"])
+
+
 @pytest.mark.parametrize("block", blocks(REFERENCE), ids=lambda block: block.heading)
 def test_an_example_of_the_reference_runs_and_gets_what_the_page_says(
     block: Block, stack: Stack, payments: Payments, song: dict[str, Any], scratch: Path
 ) -> None:
     section = sections()[block.heading]
     top_up = paid_top_up(stack, payments) if ", scope `billing`" in section else ""
+    is_hook = ", scope `webhooks`" in section
     job = song
     if "$JOB" in block.code and ", scope `generate`" in section:  # to be cancelled: it must not have ended
         with stack.client() as client:
             client.headers["x-api-key"] = json.loads((stack.home / "keys.json").read_text())["test_key"]
             job = submit(client, prompt="slow:60")
+    ids = {
+        "JOB": job["id"],
+        "TOPUP": top_up,
+        "FILE": uploaded(stack, scratch),
+        "ENDPOINT": webhook_endpoint(stack) if is_hook else "",
+        "DELIVERY": delivery_of(stack, song) if is_hook else "",
+    }
     answer = run_shell(
         block.code,
-        environ=stack.environ | {"JOB": job["id"], "TOPUP": top_up, "FILE": uploaded(stack, scratch)},
+        environ=stack.environ | ids,
         folder=scratch,
         seconds=BLOCK_SECONDS,
     )

@@ -113,6 +113,14 @@ def test_prices_are_exact(shipped: Catalog) -> None:
     assert prices["sandbox"].was_nano_per_second is None
 
 
+def test_a_price_card_that_is_not_known_is_no_price_of_nothing(shipped: Catalog) -> None:
+    turbo = shipped.find("ace-step-1.5")
+    assert (turbo.provider_price("runware"), turbo.provider_price("wavespeed")) == (100_000, 300_000)
+    assert shipped.find("ace-step-1.5-xl").provider_price("runware") is None
+    assert list(turbo.backends) == ["engine", "runware", "wavespeed"]
+    assert shipped.find("ace-step").backends == {"wavespeed": "wavespeed-ai/ace-step"}
+
+
 def test_an_operators_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "catalog.toml"
     path.write_text(GOOD)
@@ -140,6 +148,30 @@ def test_an_operators_file_is_read(tmp_path: Path) -> None:
         (
             ('tasks = ["text2music"]', 'tasks = ["cover", "lego"]\nengine = "xl-sft"'),
             "a: tasks: the engine 'xl-sft' has no lego",
+        ),
+        (
+            ('name = "A"', 'name = "A"\nroutes = ["runware"]'),
+            "a: routes: there is no route to it by 'runware'",
+        ),
+        (
+            ('name = "A"', 'name = "A"\nrunware = "r:a@1"\nroutes = ["runwear"]'),
+            "no route to it by 'runwear'; 'runware'?",
+        ),
+        (
+            ('name = "A"', 'name = "A"\nrunware = "r:a@1"\nroutes = ["runware", "runware"]'),
+            "a: routes: a backend stands there twice",
+        ),
+        (
+            ('name = "A"', 'name = "A"\nwavespeed_usd_per_second = "0.1"'),
+            "a: wavespeed_usd_per_second: it has no route there",
+        ),
+        (
+            ('name = "A"', 'name = "A"\nrunware = "r:a@1"\nrunware_usd_per_second = "-1"'),
+            "a: runware_usd_per_second must not be negative",
+        ),
+        (
+            ('name = "A"', 'name = "A"\nrunware = "r:a@1"\nrunware_usd_per_second = "much"'),
+            "much",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from gateway.settings import read_settings
 from gateway.tables import metadata
 from tests.databases import fresh_database
 
-HEAD = "0008"
+HEAD = "0009"
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ can spell out. To JSON
 Schema 8.0 is a whole number, to us it is not; and our amounts have at most nine decimals. And as no worker
 is there, nobody waits for a job or follows one that has not ended. Keys of idempotency are not used twice:
 422 would hide what is wrong with a body. Cursors of reports are only what an answer gave; to the document
-they are any text. To the document a file is any bytes: what is meant to be accepted is a sound.
+they are any text. To the document a file is any bytes: what is meant to be accepted is a sound. It
+cannot say what a URL is that can be reached; and nothing is to be sent to the one that stands for it.
 """
 
 import os
@@ -25,7 +26,8 @@ TONE = (
 ORDERS = {"/v1/audio/generations", "/v1/audio/quotes"}
 SANDBOX_SECONDS = (5, 600)
 SOUND = "https://music.example/song.flac"
-WHOLE = {"num_inference_steps", "steps", "seed", "bpm", "time_signature", "n"}
+HOOK = "https://hooks.example/in"
+WHOLE = {"num_inference_steps", "steps", "seed", "bpm", "time_signature", "n", "ttl"}
 ALIASES = {
     "input": "prompt",
     "duration": "audio_duration",
@@ -59,6 +61,8 @@ def map_case(_: Any, case: Any) -> Any:
             body = case.body = body | {"model": "sandbox"}
         if case.meta and case.meta.generation.mode.is_positive:
             case.body = _for_the_sandbox(body)
+    if case.operation.path.startswith("/v1/webhooks") and isinstance(body, dict) and case.meta:
+        case.body = _for_a_hook(body) if case.meta.generation.mode.is_positive else body
     if case.operation.path == "/v1/files" and isinstance(body, dict) and case.meta:
         # A key too many counts as invalid, to the fuzzer alone.
         case.body = body | {"file": TONE if case.meta.generation.mode.is_positive else b"no sound"}
@@ -76,6 +80,8 @@ def before_call(_: Any, case: Any, __: Any) -> None:
         headers["Idempotency-Key"] = uuid.uuid4().hex
     if case.operation.path in WITH_CURSORS_OF_THEIR_OWN and case.query:
         case.query.pop("cursor", None)
+    if case.operation.path.endswith("/test"):
+        case.path_parameters["endpoint_id"] = uuid.uuid4().hex
     if case.operation.path.endswith("/events") and len(str(case.path_parameters.get("job_id"))) == 32:
         case.path_parameters["job_id"] = ENDED_JOB
 
@@ -90,10 +96,20 @@ def _for_the_sandbox(body: dict[str, Any]) -> dict[str, Any]:
             body[name] = min(max(body[name], low), high)
     if isinstance(body.get("max_cost_usd"), float):
         body["max_cost_usd"] = round(body["max_cost_usd"], 9)
+    for name in {"webhook_url", "upload_url"} & body.keys():
+        body[name] = None if body[name] is None else SOUND
+    if body.get("upload_url") is not None:
+        body["n"] = 1
     if "audio_settings" in body:
         is_lossy = "mp3" in (body.get("format"), body.get("output_format"))
         body["audio_settings"] = {"bitrate": 192} if is_lossy else None
     return body
+
+
+def _for_a_hook(body: dict[str, Any]) -> dict[str, Any]:
+    """One that is told of nothing that happens here."""
+    changes = {"url": HOOK} if "url" in body else {}
+    return body | changes | {"events": ["endpoint.disabled"]}
 
 
 def _for_its_task(body: dict[str, Any]) -> dict[str, Any]:

@@ -159,11 +159,13 @@ class Installation(msgspec.Struct, kw_only=True):
         error: JobErrorCode | None = None,
         data: bytes = SONG,
         frames: Sequence[int] | None = None,
+        cost_nano: int | None = None,
     ) -> None:
-        """The same with a job that was claimed before."""
+        """The same with a job that was claimed before; `cost_nano`: what its provider charges."""
         ending = settlement.Ending(
             job_id=claim.job_id,
             fence=claim.fence,
+            cost_nano=cost_nano,
             result=None if error else await self._deliver(claim, data, frames),
             error=JobError(code=error, message="it was meant to fail") if error else None,
         )

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from gateway.audio import AudioSettings
+from gateway.dialects.native.validation import DRAWN_SEEDS
+from gateway.generation import MAX_VARIATIONS
 from tests.gateway.api.installation import Customer
 
 MODELS = {
@@ -139,6 +141,18 @@ async def test_a_knob_that_the_model_has_not_is_let_go_with_a_warning(customer: 
         ("prompt", "x" * 4_001, None),
         ("lyrics", "x" * 10_001, None),
         ("negative_prompt", "x" * 4_001, None),
+        ("ttl", 59, "60"),
+        ("ttl", 7 * 24 * 3600 + 1, "604800"),
+        ("webhook_url", "https://example.com/" + "x" * 2_048, None),
+        ("webhook_url", "", None),
+        ("webhook_url", "ftp://example.com/", None),
+        ("webhook_url", "https://user:secret@example.com/", None),
+        ("webhook_url", "http://127.0.0.1/", None),
+        ("webhook_url", "https://example.com:22/", None),
+        ("webhook_url", "http://[::ffff:169.254.169.254]/", None),
+        ("upload_url", "http://localhost/", None),
+        ("upload_url", "https://10.0.0.1/put", None),
+        ("upload_url", "file:///etc/passwd", None),
     ],
 )
 async def test_a_value_out_of_range_is_answered_with_the_nearest(
@@ -178,6 +192,10 @@ async def test_a_value_out_of_range_is_answered_with_the_nearest(
         ("response_format", "b64_json", "b64_json"),
         ("response_format", "base64", "b64_json"),
         ("format", "ogg", "ogg"),
+        ("ttl", 60, 60),
+        ("ttl", 7 * 24 * 3600, 7 * 24 * 3600),
+        ("webhook_url", "https://example.com:8443/hook?a=1", "https://example.com:8443/hook?a=1"),
+        ("upload_url", "http://example.com/put", "http://example.com/put"),
     ],
 )
 async def test_a_value_arrives_as_it_was_meant(
@@ -191,7 +209,8 @@ async def test_every_other_field_may_be_null_or_absent(customer: Customer) -> No
     names = (
         "lyrics audio_duration num_inference_steps guidance_scale shift negative_prompt seed format "
         "response_format return_base64 audio_settings bpm key_scale time_signature vocal_language "
-        "instrumental task metadata input duration steps cfg_scale output_format user stream raw "
+        "instrumental task metadata provider webhook_url upload_url ttl "
+        "input duration steps cfg_scale output_format user stream raw "
         "disable_formatting "
         "passthrough raw_response"
     ).split()
@@ -199,9 +218,22 @@ async def test_every_other_field_may_be_null_or_absent(customer: Customer) -> No
     assert (await customer.stored(job)).frames == 30 * 48_000
 
 
-async def test_no_seed_or_minus_one_is_a_random_one(customer: Customer) -> None:
-    jobs = [await accepted(customer, **fields) for fields in ({}, {"seed": -1}, {"seed": None}, {})]
-    assert len({(await customer.stored(job)).seed for job in jobs}) == 4
+async def test_no_seed_or_minus_one_is_a_random_one_that_every_backend_takes(customer: Customer) -> None:
+    jobs = [await accepted(customer, n=8, **fields) for fields in ({}, {"seed": -1}, {"seed": None}, {})]
+    seeds = {(await customer.stored(job)).seed for job in jobs}
+    assert len(seeds) == 4
+    assert all(seed in range(2**31 - 7) for seed in seeds)
+
+
+def test_the_highest_drawn_seed_leaves_room_for_all_variations() -> None:
+    room = 2**31 - DRAWN_SEEDS
+    assert room == MAX_VARIATIONS
+
+
+async def test_one_file_goes_to_an_upload_url(customer: Customer) -> None:
+    error = await refusal(customer, upload_url="https://example.com/put", n=2)
+    assert (error["code"], error["param"]) == ("unsupported_parameter", "upload_url")
+    await accepted(customer, upload_url="https://example.com/put", n=1)
 
 
 async def test_without_lyrics_it_is_instrumental(customer: Customer) -> None:

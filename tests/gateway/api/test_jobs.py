@@ -161,9 +161,11 @@ async def test_attempts_are_told_when_asked_for(customer: Customer, installation
     await installation.finish(job["id"])
     (attempt,) = (await customer.job(job["id"], include="attempts"))["attempts"]
     assert (attempt["n"], attempt["backend"], attempt["state"]) == (1, "engine", "done")
+    assert attempt["reason"] == job["route_reason"] == "the only route"
     assert set(attempt) == {
         "n",
         "backend",
+        "reason",
         "state",
         "started_at",
         "finished_at",

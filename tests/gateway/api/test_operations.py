@@ -13,6 +13,7 @@ import pytest_asyncio
 from gateway.ids import new_id
 from gateway.jobs.job import JobErrorCode
 from gateway.jobs.workforce import note_alive, note_left
+from gateway.routing import Circuit, RouteHealth
 from tests.gateway.api.installation import Customer, Installation, running
 
 FAMILIES = {
@@ -23,6 +24,18 @@ FAMILIES = {
     "antiphon_hold_oldest_age_seconds": "gauge",
     "antiphon_ledger_violation": "gauge",
     "antiphon_provider_cost_nanousd": "counter",
+    "antiphon_route_revenue_nanousd": "counter",
+    "antiphon_route_cost_nanousd": "counter",
+    "antiphon_route_possible_cost_nanousd": "counter",
+    "antiphon_attempts": "counter",
+    "antiphon_attempt_ambiguous": "counter",
+    "antiphon_breaker_state": "gauge",
+    "antiphon_backend_error_ratio": "gauge",
+    "antiphon_backend_latency_seconds": "gauge",
+    "antiphon_backend_running": "gauge",
+    "antiphon_provider_balance_nanousd": "gauge",
+    "antiphon_provider_no_credit": "gauge",
+    "antiphon_webhook_out": "counter",
     "antiphon_low_balance_accounts": "gauge",
     "antiphon_queue_depth": "gauge",
     "antiphon_realtime_factor": "gauge",
@@ -61,6 +74,37 @@ async def test_alive_and_ready(installation: Installation, worker: None) -> None
     answer = await installation.http.get("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
     assert await readiness(installation) == (200, {"database": "ok", "storage": "ok", "engine": "ok"})
+
+
+async def test_how_providers_fare_is_measured_as_workers_tell_it(installation: Installation) -> None:
+    told = [
+        RouteHealth(
+            backend="runware",
+            model="ace-step-1.5",
+            circuit=Circuit.OPEN,
+            no_credit=True,
+            balance_nano=-5,
+            error_rate=0.5,
+            running=3,
+            latency_seconds=12.5,
+        ),
+        RouteHealth(backend="wavespeed", model="ace-step-1.5", balance_nano=7_000_000_000),
+    ]
+    worker_id = new_id()
+    async with installation.live.pool.acquire() as conn:
+        await note_alive(conn, worker_id, ["wavespeed/ace-step-1.5"], capacity=1, routes=told)
+    found = series((await installation.http.get("/metrics")).text)
+    async with installation.live.pool.acquire() as conn:
+        await note_left(conn, worker_id)
+    of = '{backend="runware",model="ace-step-1.5"}'
+    assert found[f"antiphon_breaker_state{of}"] == 2
+    assert found[f"antiphon_backend_error_ratio{of}"] == 0.5
+    assert found[f"antiphon_backend_running{of}"] == 3
+    assert found[f"antiphon_backend_latency_seconds{of}"] == 12.5
+    assert found['antiphon_breaker_state{backend="wavespeed",model="ace-step-1.5"}'] == 0
+    assert found['antiphon_provider_no_credit{backend="runware"}'] == 1
+    assert found['antiphon_provider_no_credit{backend="wavespeed"}'] == 0
+    assert found['antiphon_provider_balance_nanousd{backend="wavespeed"}'] == 7e9
 
 
 async def test_without_a_worker_it_is_not_ready(installation: Installation) -> None:

@@ -12,8 +12,8 @@ from gateway.errors import InvalidRequest, ModelUnavailable, UnsupportedParamete
 from gateway.generation import SAMPLE_RATE, AudioInput
 from gateway.ids import new_id
 from gateway.jobs.service import Jobs, Order
-from gateway.jobs.workforce import LoadedModel, loaded_models, note_alive
-from gateway.routing import Routes
+from gateway.jobs.workforce import LoadedModel, loaded_models, note_alive, read_workforce
+from gateway.routing import Circuit, RouteHealth, Routes
 from tests.factories import CATALOG, Pool, new_order
 from tests.workbench import Workbench
 
@@ -102,13 +102,43 @@ async def test_a_model_that_could_not_be_loaded_is_refused_unless_another_worker
         assert (await loaded_models(conn))[MODEL.id].longest_seconds == 70
 
 
+async def test_of_each_route_the_worker_counts_with_which_it_fares_best(pool: Pool) -> None:
+    def health(**facts: Any) -> RouteHealth:
+        return RouteHealth(backend="runware", model=MODEL.id, **facts)
+
+    other = RouteHealth(backend="wavespeed", model=MODEL.id, latency_seconds=4.5)
+    told = [
+        health(no_credit=True),
+        health(circuit=Circuit.OPEN, why="outage"),
+        health(circuit=Circuit.HALF_OPEN),
+        health(error_rate=0.5),
+        health(error_rate=0.25),
+    ]
+    worker_id = new_id()
+    async with pool.acquire() as conn:
+        for one in told:
+            await note_alive(conn, new_id(), [], capacity=1, routes=[one])
+            assert (await read_workforce(conn)).health == {("runware", MODEL.id): one}
+        for one in told:  # worse ones change nothing
+            await note_alive(conn, new_id(), [], capacity=1, routes=[one])
+        await note_alive(conn, worker_id, [], capacity=1, routes=[other])
+        health_now = (await read_workforce(conn)).health
+        assert health_now == {("runware", MODEL.id): told[-1], ("wavespeed", MODEL.id): other}
+        await note_alive(conn, worker_id, [], capacity=1)
+        assert ("wavespeed", MODEL.id) not in (await read_workforce(conn)).health
+        await conn.execute("UPDATE worker SET seen_at = now() - interval '61 seconds'")
+        assert (await read_workforce(conn)).health == {}
+
+
 @pytest.mark.parametrize("models", ["[]", "{}", "7", '[{"model": 1}]', '[{"model": "a"}]', "[null]"])
 async def test_what_a_worker_of_another_version_tells_stops_nobody(
     bench: Workbench, pool: Pool, models: str
 ) -> None:
     await tell(pool, state="ready", longest_seconds=100.0)
     await pool.execute(
-        "INSERT INTO worker (id, queues, models) VALUES ($1, '{}', $2::text::jsonb)", new_id(), models
+        "INSERT INTO worker (id, queues, models, routes) VALUES ($1, '{}', $2::text::jsonb, $2::text::jsonb)",
+        new_id(),
+        models,
     )
     with pytest.raises(InvalidRequest, match="at most 100 s"):
         await bench.jobs.submit(await bench.customer(), order(101))

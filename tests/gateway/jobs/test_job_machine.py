@@ -37,6 +37,8 @@ CREDIT = 40_000_000
 MAX_OPEN = 4
 VARIATIONS = {10: 2, 60: 8}
 """Songs of orders of so many seconds; their lengths together are what is held, and what comes is charged."""
+COSTS = st.sampled_from([None, 0, 3, 123_456])
+"""What a provider says that it charges; None: nothing."""
 _NO_LEASE_ENDS_BY_ITSELF = "UPDATE job SET lease_until = 'infinity' WHERE status = 'processing'"
 """Only a crash ends one, however slow the machine is that runs the test."""
 
@@ -53,6 +55,23 @@ class ModelJob(msgspec.Struct):
     attempts: int = 0
     fence: int = 0
     charged: int = 0
+    deaths: int = 0
+    at_risk: int = 0
+    """What the open attempt may cost us: it was sent to a provider."""
+    cost: int = 0
+    """What providers charge us, all attempts together."""
+    possible_cost: int = 0
+    """What they may charge us: nobody knows."""
+
+    def close_attempt(self, cost: int | None, *, completed: bool = False) -> None:
+        """`cost`: as the provider told; None: it did not."""
+        if cost is not None:
+            self.cost += cost
+        elif completed:
+            self.cost += self.at_risk
+        else:
+            self.possible_cost += self.at_risk
+        self.at_risk = 0
 
 
 class JobMachine(RuleBasedStateMachine):
@@ -168,6 +187,7 @@ class JobMachine(RuleBasedStateMachine):
             job.cancel = True
         if job.status == "queued":
             job.status = "canceled"
+            job.close_attempt(None)
 
     async def _cancel_in_time(self, job_id: uuid.UUID) -> None:
         await self.pool.execute("UPDATE job SET cancel_at = now() - interval '1 s' WHERE id = $1", job_id)
@@ -193,6 +213,7 @@ class JobMachine(RuleBasedStateMachine):
         job.cancel = True
         if job.status == "queued":
             job.status = "canceled"
+            job.close_attempt(None)
         assert (await canceling).status == job.status
 
     @precondition(lambda self: "queued" in {job.status for job in self.model.values()})
@@ -205,9 +226,27 @@ class JobMachine(RuleBasedStateMachine):
         for claim in claims:
             job = self.model[claim.job_id]
             assert job.status == "queued"
-            job.status, job.attempts, job.fence = "processing", job.attempts + 1, job.fence + 1
+            goes_on = bool(job.at_risk)
+            job.status, job.attempts, job.fence = "processing", job.attempts + (not goes_on), job.fence + 1
             assert (claim.attempt, claim.fence) == (job.attempts, job.fence)
+            assert (claim.stored is not None) == goes_on
         self.claims += claims
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), late=st.booleans(), most=st.sampled_from([1, 70_000]), accepted=st.booleans())
+    def send(self, data: st.DataObject, most: int, *, late: bool, accepted: bool) -> None:
+        """The attempt goes out to a provider: from now on it may cost us something."""
+        if self._claims(late=late):
+            self.runner.run(self._send(self._draw_claim(data, late=late), most, accepted=accepted))
+
+    async def _send(self, claim: Claim, most: int, *, accepted: bool) -> None:
+        job, current = self.model[claim.job_id], self._is_current(claim)
+        sent = await self.bench.send(claim, most_nano=most)
+        assert sent == (current and not job.at_risk)
+        if sent:
+            job.at_risk = most
+            if accepted:
+                await self.bench.accept(claim, most_nano=most)
 
     @precondition(lambda self: self._claims(late=False))
     @rule(data=st.data())
@@ -227,22 +266,25 @@ class JobMachine(RuleBasedStateMachine):
     async def _wake_up(self, claim: Claim, step: str) -> None:
         match step:
             case "deliver":
-                await self._deliver(claim, 10, retry=False)
+                await self._deliver(claim, 10, None, retry=False)
             case "give back":
                 await self.bench.give_back(claim)
             case "beat":
                 assert await self.bench.beat(claim) == {}
             case _:
-                await self._fail(claim, again=step == "queue again")
+                await self._fail(claim, None, again=step == "queue again")
 
     async def _crash(self, claim: Claim) -> None:
         await self.bench.lapse(claim)
         back, hopeless = await self.bench.reap()
         job = self.model[claim.job_id]
+        job.deaths += 1
         if job.cancel:
             job.status = "canceled"
         else:
-            job.status = "queued" if job.attempts < MAX_ATTEMPTS else "failed"
+            job.status = "queued" if job.deaths < MAX_ATTEMPTS else "failed"
+        if job.status != "queued":
+            job.close_attempt(None)
         assert (back, hopeless) == ((1, 0) if job.status == "queued" else (0, 1))
 
     @precondition(lambda self: self.claims)
@@ -250,13 +292,15 @@ class JobMachine(RuleBasedStateMachine):
     def deliver(self, data: st.DataObject, seconds: int, *, late: bool, retry: bool) -> None:
         """Also by workers whose claim is long void."""
         if self._claims(late=late):
-            self.runner.run(self._deliver(self._draw_claim(data, late=late), seconds, retry=retry))
+            cost = data.draw(COSTS)
+            self.runner.run(self._deliver(self._draw_claim(data, late=late), seconds, cost, retry=retry))
 
-    async def _deliver(self, claim: Claim, seconds: int, *, retry: bool) -> None:
+    async def _deliver(self, claim: Claim, seconds: int, cost: int | None, *, retry: bool) -> None:
         current = self._is_current(claim)
-        ended = await self.bench.deliver(claim, frames=seconds * 48_000, retry=retry)
+        ended = await self.bench.deliver(claim, frames=seconds * 48_000, retry=retry, cost_nano=cost)
         job = self.model[claim.job_id]
         if current:
+            job.close_attempt(cost, completed=not job.cancel)
             job.status = "canceled" if job.cancel else "completed"
             job.charged = 0 if job.cancel else min(seconds * job.price, job.held)
             self.posted -= job.charged
@@ -267,18 +311,22 @@ class JobMachine(RuleBasedStateMachine):
     @rule(data=st.data(), late=st.booleans(), again=st.booleans())
     def fail(self, data: st.DataObject, *, late: bool, again: bool) -> None:
         if self._claims(late=late):
-            self.runner.run(self._fail(self._draw_claim(data, late=late), again=again))
+            cost = data.draw(COSTS)
+            self.runner.run(self._fail(self._draw_claim(data, late=late), cost, again=again))
 
-    async def _fail(self, claim: Claim, *, again: bool) -> None:
+    async def _fail(self, claim: Claim, cost: int | None, *, again: bool) -> None:
         job, current = self.model[claim.job_id], self._is_current(claim)
         if again:
             queued = current and not job.cancel and job.attempts < MAX_ATTEMPTS
-            assert await self.bench.queue_again(claim) == queued
-            job.status = "queued" if queued else job.status
+            assert await self.bench.move_on(claim, claim.queue, cost_nano=cost) == queued
+            if queued:
+                job.status = "queued"
+                job.close_attempt(cost)
             return
-        assert (await self.bench.fail(claim)).won == current
+        assert (await self.bench.fail(claim, cost_nano=cost)).won == current
         if current:
             job.status = "canceled" if job.cancel else "failed"
+            job.close_attempt(cost)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), late=st.booleans())
@@ -286,10 +334,24 @@ class JobMachine(RuleBasedStateMachine):
         if not self._claims(late=late):
             return
         claim = self._draw_claim(data, late=late)
-        self.runner.run(self.bench.give_back(claim))
         job = self.model[claim.job_id]
+        if self._is_current(claim) and job.at_risk:
+            return  # a worker that has sent something never says that nothing was started
+        self.runner.run(self.bench.give_back(claim))
         if not late and not job.cancel:
             job.status, job.attempts = "queued", job.attempts - 1
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), late=st.booleans())
+    def hand_over(self, data: st.DataObject, *, late: bool) -> None:
+        """The worker leaves: what it has sent goes on."""
+        if not self._claims(late=late):
+            return
+        claim = self._draw_claim(data, late=late)
+        self.runner.run(self.bench.hand_over(claim))
+        job = self.model[claim.job_id]
+        if not late and not job.cancel:
+            job.status, job.attempts = "queued", job.attempts - (not job.at_risk)
 
     @rule(nano=st.sampled_from([1, 1_000, NANO_PER_SECOND, 10 * NANO_PER_SECOND]))
     def change_price(self, nano: int) -> None:
@@ -330,16 +392,42 @@ class JobMachine(RuleBasedStateMachine):
     async def _compare(self) -> None:
         rows = await self.pool.fetch(
             """
-            SELECT id, status, attempts, fence, coalesce(charged_nano, 0) AS charged
-              FROM job WHERE organization_id = $1
+            SELECT id, status, attempts, fence, coalesce(charged_nano, 0) AS charged,
+                   coalesce(a.cost, 0), coalesce(a.possible, 0)
+              FROM job
+              LEFT JOIN (SELECT job_id,
+                                sum(provider_cost_nano) FILTER (WHERE NOT cost_is_possible)::bigint AS cost,
+                                sum(provider_cost_nano) FILTER (WHERE cost_is_possible)::bigint AS possible
+                           FROM attempt GROUP BY 1) a ON a.job_id = job.id
+             WHERE organization_id = $1
             """,
             self.keys[0].organization_id,
         )
         found: dict[uuid.UUID, Any] = {row["id"]: tuple(row)[1:] for row in rows}
         assert found == {
-            job_id: (job.status, job.attempts, job.fence, job.charged) for job_id, job in self.model.items()
+            job_id: (job.status, job.attempts, job.fence, job.charged, job.cost, job.possible_cost)
+            for job_id, job in self.model.items()
         }
+        assert await self._booked_costs() == (
+            sum(job.cost for job in self.model.values()),
+            sum(job.possible_cost for job in self.model.values()),
+        )
         assert await self.bench.balance(self.keys[0]) == (self.posted, self._held())
+
+    async def _booked_costs(self) -> tuple[int, int]:
+        """What the ledger says of this life's attempts: expense, and variance."""
+        row = await self.pool.fetchrow(
+            """
+            SELECT coalesce(-sum(e.amount_nano) FILTER (WHERE e.account_id = $1), 0)::bigint,
+                   coalesce(-sum(e.amount_nano) FILTER (WHERE e.account_id = $2), 0)::bigint
+              FROM transfer t JOIN entry e ON e.transfer_id = t.id
+             WHERE t.kind = 'provider_cost' AND split_part(t.external_ref, ':', 1)::uuid = ANY($3)
+            """,
+            billing.COGS_EXPENSE,
+            billing.VARIANCE,
+            list(self.model),
+        )
+        return row[0], row[1]
 
     def _held(self) -> int:
         return sum(job.held for job in self.model.values() if job.status in {"queued", "processing"})

@@ -134,10 +134,10 @@ class MoneyMachine(JobMachine):
         self.in_use[1] = len(self.secrets)
         await self._issue(is_limited=True)
 
-    async def _deliver(self, claim: Claim, seconds: int, *, retry: bool) -> None:
+    async def _deliver(self, claim: Claim, seconds: int, cost: int | None, *, retry: bool) -> None:
         if self._is_current(claim):
             self.delivered[claim.job_id] = seconds
-        await super()._deliver(claim, seconds, retry=retry)
+        await super()._deliver(claim, seconds, cost, retry=retry)
 
     async def _top_up(self, amount: int) -> None:
         async with self.pool.acquire() as conn:
@@ -154,7 +154,7 @@ class MoneyMachine(JobMachine):
         if waiting:
             self.claim(limit=waiting)
         for claim in self._claims(late=False):
-            self.runner.run(self._deliver(claim, delivered, retry=False))
+            self.runner.run(self._deliver(claim, delivered, None, retry=False))
             self._follow()
 
     @rule(what=st.sampled_from([*TAKING, *GIVING, "top_up"]), amount=amounts, name=names, payment=names)

@@ -13,6 +13,7 @@ from gateway.backends.base import Backend, Failed, RemoteTask, Running, TaskStat
 from gateway.jobs import queue
 from gateway.jobs.job import JobErrorCode, JobStatus
 from gateway.jobs.queue import Claim
+from gateway.workers.performance import AttemptFailed
 from gateway.workers.worker import Worker
 from tests.factories import USD, Conn, new_order, until, violations
 from tests.scripted_backend import ScriptedBackend
@@ -42,14 +43,13 @@ async def test_a_job_that_comes_back_at_once_is_a_job_of_its_own(
     bench: Workbench, run_worker: RunWorker, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Queued again, it is claimed again before the first attempt's task has ended."""
-    queue_again, first_ended = queue.queue_again, asyncio.Event()
+    move_on, first_ended = Worker._move_on, asyncio.Event()
 
-    async def slowly(*args: Any, **named: Any) -> bool:
-        queued = await queue_again(*args, **named)
+    async def slowly(worker: Worker, claim: Claim, failure: AttemptFailed) -> None:
+        await move_on(worker, claim, failure)
         await first_ended.wait()
-        return queued
 
-    monkeypatch.setattr(queue, "queue_again", slowly)
+    monkeypatch.setattr(Worker, "_move_on", slowly)
     principal, backend = await bench.customer(), StumblesFirst()
     backend.may_fail.set()
     async with run_worker(backend) as worker:
@@ -69,11 +69,11 @@ async def test_a_late_answer_about_an_old_claim_is_not_about_the_new_one(
     """The first attempt fails, and the job is claimed again, while a sign of its life is on the way."""
     beat, backend = queue.beat, StumblesFirst()
 
-    async def late(conn: Conn, beats: Sequence[queue.Beat]) -> dict[uuid.UUID, bool]:
+    async def late(conn: Conn, beats: Sequence[queue.Beat], **named: float) -> dict[uuid.UUID, bool]:
         if not backend.may_fail.is_set():
             backend.may_fail.set()
             await until(lambda: _is_accepted(bench, beats[0].job_id, 2), what="the second attempt")
-        return await beat(conn, beats)
+        return await beat(conn, beats, **named)
 
     principal = await bench.customer()
     async with run_worker(backend) as worker:
