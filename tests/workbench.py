@@ -121,19 +121,6 @@ class Workbench:
         async with self.pool.acquire() as conn, conn.transaction():
             return await moving.move_on(conn, claim, closing, queue=where, why="a test", come_back=come_back)
 
-    async def send(self, claim: Claim, *, most_nano: int) -> bool:
-        """As before a call to a provider: what may be lost is written down first."""
-        ref = f"{claim.job_id.hex}-{claim.attempt}"
-        task = RemoteTask(backend="engine", ref=ref, most_nano=most_nano)
-        async with self.pool.acquire() as conn:
-            return await queue.note_sent(conn, claim, ref, msgspec.json.encode(task).decode())
-
-    async def accept(self, claim: Claim, *, most_nano: int) -> None:
-        ref = f"{claim.job_id.hex}-{claim.attempt}"
-        task = RemoteTask(backend="engine", ref=ref, most_nano=most_nano)
-        async with self.pool.acquire() as conn:
-            await queue.note_accepted(conn, claim, ref, msgspec.json.encode(task).decode())
-
     async def lapse(self, *claims: Claim) -> None:
         """As if the workers had been silent for longer than a lease."""
         await self.pool.execute(
@@ -165,3 +152,22 @@ class Workbench:
         async with self.pool.acquire() as conn:
             account = await billing.read_account(conn, principal.organization_id)
         return account.posted_nano, account.held_nano
+
+
+async def send(bench: Workbench, claim: Claim, *, most_nano: int) -> bool:
+    """As before a call to a provider: what may be lost is written down first."""
+    async with bench.pool.acquire() as conn:
+        return await queue.note_sent(conn, claim, *_remote(claim, most_nano))
+
+
+async def accept(bench: Workbench, claim: Claim, *, most_nano: int) -> None:
+    """The provider has said that it took it."""
+    async with bench.pool.acquire() as conn:
+        await queue.note_accepted(conn, claim, *_remote(claim, most_nano))
+
+
+def _remote(claim: Claim, most_nano: int) -> tuple[str, str]:
+    """The provider's id, and what is stored of the task."""
+    ref = f"{claim.job_id.hex}-{claim.attempt}"
+    task = RemoteTask(backend="engine", ref=ref, most_nano=most_nano)
+    return ref, msgspec.json.encode(task).decode()

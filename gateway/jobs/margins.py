@@ -21,12 +21,9 @@ class MarginGroup(StrEnum):
     BACKEND = "backend"
 
 
-class MarginRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs and attempts of one day, model or backend together."""
+class Margin(msgspec.Struct, frozen=True, kw_only=True):
+    """What came in and what went out."""
 
-    name: str
-    jobs: int
-    """Charged ones."""
     revenue_nano: int
     attempts: int
     cost_nano: int
@@ -39,7 +36,15 @@ class MarginRow(msgspec.Struct, frozen=True, kw_only=True):
         return self.revenue_nano - self.cost_nano - self.possible_cost_nano
 
 
-class JobMargin(msgspec.Struct, frozen=True, kw_only=True):
+class MarginRow(Margin, frozen=True, kw_only=True):
+    """Jobs and attempts of one day, model or backend together."""
+
+    name: str
+    jobs: int
+    """Charged ones."""
+
+
+class JobMargin(Margin, frozen=True, kw_only=True):
     """One ended job that was charged or cost something."""
 
     job_id: uuid.UUID
@@ -47,15 +52,6 @@ class JobMargin(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     backend: str | None
     status: str
-    revenue_nano: int
-    attempts: int
-    cost_nano: int
-    possible_cost_nano: int
-
-    @property
-    def margin_nano(self) -> int:
-        """What is left if every possible cost is a real one."""
-        return self.revenue_nano - self.cost_nano - self.possible_cost_nano
 
 
 async def read_margins(

@@ -3,7 +3,6 @@
 import base64
 import io
 import math
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from tests.providers.wavespeed import (
     Takes,
     TaskFails,
     WaveSpeedStandIn,
-    running,
 )
 from tests.providers.wavespeed_clients import ONE, ONE_FIVE, called, client, plain, run, short
 
@@ -38,19 +36,6 @@ PREDICTION = {
     "executionTime": int,
     "timings": dict,
 }
-
-
-@pytest.fixture
-async def stand_in() -> AsyncIterator[WaveSpeedStandIn]:
-    async with running() as running_one:
-        running_one.processing_seconds = 0
-        yield running_one
-
-
-@pytest.fixture
-async def http(stand_in: WaveSpeedStandIn) -> AsyncIterator[httpx.AsyncClient]:
-    async with plain(stand_in) as one:
-        yield one
 
 
 def only(stand_in: WaveSpeedStandIn) -> Any:

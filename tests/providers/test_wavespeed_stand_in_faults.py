@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +38,6 @@ from tests.providers.wavespeed_clients import ONE, called, client, plain, run, s
 
 ROOT = Path(__file__).resolve().parents[2]
 METADATA = "http://169.254.169.254/latest/meta-data/"
-
-
-@pytest.fixture
-async def stand_in() -> AsyncIterator[WaveSpeedStandIn]:
-    async with running() as running_one:
-        running_one.processing_seconds = 0
-        yield running_one
-
-
-@pytest.fixture
-async def http(stand_in: WaveSpeedStandIn) -> AsyncIterator[httpx.AsyncClient]:
-    async with plain(stand_in) as one:
-        yield one
 
 
 async def made(stand_in: WaveSpeedStandIn, http: httpx.AsyncClient, fault: Fault | None = None) -> Any:

@@ -11,8 +11,8 @@ import pytest
 from litestar import Litestar, Request, Response, post
 
 from tests.providers.stripe import served
-from tests.providers.wavespeed import Delay, Hooks, TaskFails, WaveSpeedStandIn, running
-from tests.providers.wavespeed_clients import ONE, plain, short
+from tests.providers.wavespeed import Delay, Hooks, TaskFails, WaveSpeedStandIn
+from tests.providers.wavespeed_clients import ONE, short
 
 
 @dataclass
@@ -22,19 +22,6 @@ class Endpoint:
     url: str = ""
     received: list[tuple[bytes, dict[str, str]]] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
-
-
-@pytest.fixture
-async def stand_in() -> AsyncIterator[WaveSpeedStandIn]:
-    async with running() as running_one:
-        running_one.processing_seconds = 0
-        yield running_one
-
-
-@pytest.fixture
-async def http(stand_in: WaveSpeedStandIn) -> AsyncIterator[httpx.AsyncClient]:
-    async with plain(stand_in) as one:
-        yield one
 
 
 @pytest.fixture

@@ -12,7 +12,10 @@ from gateway.errors import raised_errors
 from gateway.jobs.job import JobErrorCode
 from tests.gateway.api.installation import Customer
 
-FOREIGN = re.compile(r"""(?:https?:)?//(?!127\.0\.0\.1|localhost)[a-z0-9-]+\.[a-z]""", re.IGNORECASE)
+FOREIGN = re.compile(
+    r"""(?:https?:)?//(?!127\.0\.0\.1|localhost|[a-z0-9.-]+\.example\b)[a-z0-9-]+\.[a-z]""", re.IGNORECASE
+)
+"""What is named in an example (RFC 2606) is nowhere."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -31,7 +31,7 @@ from gateway.errors import (
 from gateway.jobs.queue import MAX_ATTEMPTS, Claim
 from gateway.jobs.service import Jobs
 from tests.factories import NANO_PER_SECOND, new_customer, new_key, new_order, open_shop, violations
-from tests.workbench import Workbench
+from tests.workbench import Workbench, accept, send
 
 CREDIT = 40_000_000
 MAX_OPEN = 4
@@ -241,12 +241,12 @@ class JobMachine(RuleBasedStateMachine):
 
     async def _send(self, claim: Claim, most: int, *, accepted: bool) -> None:
         job, current = self.model[claim.job_id], self._is_current(claim)
-        sent = await self.bench.send(claim, most_nano=most)
+        sent = await send(self.bench, claim, most_nano=most)
         assert sent == (current and not job.at_risk)
         if sent:
             job.at_risk = most
             if accepted:
-                await self.bench.accept(claim, most_nano=most)
+                await accept(self.bench, claim, most_nano=most)
 
     @precondition(lambda self: self._claims(late=False))
     @rule(data=st.data())

@@ -11,7 +11,7 @@ from gateway.jobs.moving import MOST_MOVES, REROUTE_SECONDS
 from gateway.jobs.queue import Claim
 from gateway.jobs.workforce import note_alive
 from tests.factories import violations
-from tests.workbench import Workbench
+from tests.workbench import Workbench, accept, send
 
 FIRST, SECOND, THIRD = "sandbox", "runware/sandbox", "wavespeed/sandbox"
 
@@ -101,7 +101,7 @@ async def test_a_job_stays_where_it_is(bench: Workbench, why: str) -> None:
     await _serve(bench, {"served": FIRST, "nobody there either": THIRD}.get(why, SECOND))
     if why == "sent":
         claim = await bench.claim_one()
-        await bench.send(claim, most_nano=5)
+        await send(bench, claim, most_nano=5)
         await bench.hand_over(claim)
     await _wait(bench, job_id, 3600)
     assert await bench.reap() == (0, 0)
@@ -110,8 +110,8 @@ async def test_a_job_stays_where_it_is(bench: Workbench, why: str) -> None:
 
 async def test_what_was_sent_goes_on_under_the_next_worker_as_the_same_attempt(bench: Workbench) -> None:
     claim = await _claimed(bench)
-    await bench.send(claim, most_nano=5)
-    await bench.accept(claim, most_nano=5)
+    await send(bench, claim, most_nano=5)
+    await accept(bench, claim, most_nano=5)
     await bench.hand_over(claim)
     again = await bench.claim_one()
     assert (again.attempt, again.fence, again.accepted) == (1, 2, True)
@@ -124,4 +124,4 @@ async def test_a_lease_that_was_lost_sends_nothing(bench: Workbench) -> None:
     await bench.lapse(claim)
     await bench.reap()
     await bench.claim_one()
-    assert not await bench.send(claim, most_nano=5)
+    assert not await send(bench, claim, most_nano=5)
