@@ -11,9 +11,10 @@ import msgspec
 from gateway.audio import Decoder
 from gateway.backends.base import Rendered, RenderTask, Succeeded, TaskState
 from gateway.backends.remote.backend import RemoteBackend
+from gateway.backends.remote.connection import Timeouts
 from gateway.backends.remote.pace import Pace
 from gateway.backends.remote.provider import Provider
-from gateway.backends.runware import Patience, Runware
+from gateway.backends.runware import Runware
 from gateway.backends.wavespeed import WaveSpeed
 from gateway.files.fetch import Fetcher
 from gateway.outbound import Caller
@@ -39,7 +40,7 @@ TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 class NoFiles:
     """Clients that bring nothing."""
 
-    async def __call__(self, *_: object, **__: object) -> Any:
+    def __call__(self, *_: object, **__: object) -> Any:
         raise AssertionError
 
 
@@ -100,10 +101,12 @@ async def _vendor(name: str) -> AsyncIterator[tuple[Any, Callable[[], Provider],
     if name == "runware":
         async with runware.running() as vendor:
             vendor.processing_seconds = 0.1
-            patience = Patience(connect=2, read=2, answer=4, upload=4, pause=0.05)
+            timeouts = Timeouts(connect=2, read=2, query=4, submit=4, upload=4)
 
             def open_runware() -> Provider:
-                return Runware(api_key=vendor.key, base_url=vendor.url, patience=patience, tls=TLS)
+                return Runware(
+                    api_key=vendor.key, base_url=vendor.url, timeouts=timeouts, resend_seconds=0.05, tls=TLS
+                )
 
             yield vendor, open_runware, vendor.hold
         return

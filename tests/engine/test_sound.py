@@ -82,7 +82,15 @@ def test_the_asked_key_is_heard(render: Render, ears: Any, prompt: str, key: str
     assert ears.key(render(24, prompt=prompt, key_scale=key)) == key
 
 
-@pytest.mark.parametrize("prompt", ["pop", "metal", "ambient", "techno", "lo-fi", "classical"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "pop",
+        "metal",
+        "ambient",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("techno", "lo-fi", "classical")),
+    ],
+)
 def test_every_kind_of_music_is_well_made(render: Render, ears: Any, prompt: str) -> None:
     samples = render(30, prompt=prompt, seed=3)
     assert np.abs(samples).max() <= 10 ** (-1 / 20) + 1e-6

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 from gateway.audio import InputUnreadable
@@ -52,10 +53,10 @@ class BroughtFile(Protocol):
 class BringFile(Protocol):
     """Where the files come from that clients brought."""
 
-    async def __call__(
+    def __call__(
         self, wanted: AudioInput, *, organization_id: uuid.UUID, project_id: uuid.UUID | None
-    ) -> BroughtFile:
-        """Raises InputUnreadable."""
+    ) -> AbstractAsyncContextManager[BroughtFile]:
+        """The file, and a turn to have it in memory. Raises InputUnreadable."""
 
 
 class RemoteBackend:
@@ -106,7 +107,7 @@ class RemoteBackend:
             pieces=pieces,
             model=self._models.get(task.model, ""),
             sent_at=self._pace.now(),
-            most_nano=most_nano(task.request, wanted, self._prices.get(task.model)),
+            most_nano=most_nano(self.name, task.request, wanted, self._prices.get(task.model)),
         )
 
     async def submit(self, task: RenderTask, intent: RemoteTask | None) -> RemoteTask:
@@ -190,7 +191,7 @@ class RemoteBackend:
     def _price(self, call: Call) -> int:
         return max(
             (
-                most_nano(call.request, call.count, nano)
+                most_nano(self.name, call.request, call.count, nano)
                 for model, nano in self._prices.items()
                 if self._models.get(model) == call.model
             ),
@@ -232,38 +233,44 @@ class RemoteBackend:
         if known is not None and all(known):
             return [ref for ref in known if ref is not None]
         since = work.remote.sent_at or self._pace.now()
+        unsent_nano = 0 if known is None else None  # another process may have sent it
         try:
-            calls = _calls(work, await self._source(work))
-            if known is None:
-                return await self._courier.send(calls, since=since)
-            return await self._courier.find(calls, since=since)
+            async with self._source(work) as source:
+                calls = _calls(work, source)
+                if known is None:
+                    return await self._courier.send(calls, since=since)
+                return await self._courier.find(calls, since=since)
         except InputUnreadable as error:
-            ended = Failed(code=JobErrorCode.INPUT_UNREADABLE, message=str(error))
+            ended = Failed(code=JobErrorCode.INPUT_UNREADABLE, message=str(error), cost_nano=unsent_nano)
         except Refused as refusal:
             ended = refusal.failed
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if not work.is_cancelled or (current is not None and current.cancelling()):
                 raise  # it is this process that leaves
-            ended = Failed(code=JobErrorCode.JOB_CANCELLED, message="the job was cancelled")
+            ended = Failed(
+                code=JobErrorCode.JOB_CANCELLED, message="the job was cancelled", cost_nano=unsent_nano
+            )
         self._tracker.refuse(work, ended)
         return None
 
-    async def _source(self, work: Work) -> Brought | None:
+    @contextlib.asynccontextmanager
+    async def _source(self, work: Work) -> AsyncIterator[Brought | None]:
         request = work.task.request
         if request.source_audio is None:
-            return None
+            yield None
+            return
         organization_id = work.task.organization_id
-        fetching = asyncio.ensure_future(
-            self._brought(request.source_audio, organization_id=organization_id, project_id=None)
-        )
-        work.fetching = fetching
-        try:
-            file = await fetching
-        finally:
-            work.fetching = None
-        edited_frames(request, file.frames)
-        return Brought(content=file.content, content_type=file.content_type, frames=file.frames)
+        bringing = self._brought(request.source_audio, organization_id=organization_id, project_id=None)
+        async with contextlib.AsyncExitStack() as stack:
+            fetching = asyncio.ensure_future(stack.enter_async_context(bringing))
+            work.fetching = fetching
+            try:
+                file = await fetching
+            finally:
+                work.fetching = None
+            edited_frames(request, file.frames)
+            yield Brought(content=file.content, content_type=file.content_type, frames=file.frames)
 
 
 def _calls(work: Work, source: Brought | None) -> list[Call]:

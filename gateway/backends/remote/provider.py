@@ -42,6 +42,8 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     """Finished. `cost_nano`: as the provider told; None: it tells none."""
 
     outputs: tuple[Output, ...]
+    asked_seed: int | None = None
+    """Where the provider repeats the request: with another seed than ours it is somebody else's."""
     cost_nano: int | None = None
 
 

@@ -20,6 +20,7 @@ _UNKNOWN_IN_A_ROW: Final = 2
 """One answer may come from a part of the provider that has not heard of it."""
 _CANCELLED: Final = "the job was cancelled"
 _LOST: Final = "the song was lost where it was made"
+_FOREIGN: Final = "another song came than was ordered"
 _FEWER: Final = "fewer songs came than were ordered"
 _TOO_LONG: Final = "rendering took too long"
 _STOP_SECONDS: Final = 5.0
@@ -154,7 +155,10 @@ class Tracker:
         part = work.parts[ref]
         part.made = made
         self._poller.drop(ref)
-        if len(made.outputs) < part.piece.count:
+        if made.asked_seed not in {None, work.task.request.variation_seed(part.piece.first)}:
+            log.error("provider.song_of_another", provider=self._provider.name, ref=ref)
+            self.end(work, work.failed(JobErrorCode.UPSTREAM_ERROR, _FOREIGN, retryable=True))
+        elif len(made.outputs) < part.piece.count:
             log.warning("provider.fewer_songs", provider=self._provider.name, ref=ref)
             self.end(work, work.failed(JobErrorCode.UPSTREAM_ERROR, _FEWER, retryable=True))
         elif work.is_made:

@@ -11,6 +11,7 @@ from gateway.backends.remote.breaker import Breaker, Permit
 from gateway.backends.remote.provider import Made
 from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.jobs.job import JobErrorCode
+from gateway.routing import ordered_frames
 
 _GIVEN_UP: Final = frozenset({JobErrorCode.JOB_CANCELLED, JobErrorCode.TIMEOUT})
 
@@ -91,9 +92,9 @@ class Work(msgspec.Struct, eq=False, kw_only=True):
             return part.made.cost_nano
         if self.nano_per_second is None:
             return None
-        return most_nano(self.task.request, part.piece.count, self.nano_per_second)
+        return most_nano(self.remote.backend, self.task.request, part.piece.count, self.nano_per_second)
 
 
-def most_nano(request: GenerationRequest, count: int, nano_per_second: int | None) -> int:
+def most_nano(backend: str, request: GenerationRequest, count: int, nano_per_second: int | None) -> int:
     """What `count` variations may cost, by a price for each second that is generated."""
-    return -(-count * request.frames * (nano_per_second or 0) // SAMPLE_RATE)
+    return -(-count * ordered_frames(backend, request) * (nano_per_second or 0) // SAMPLE_RATE)

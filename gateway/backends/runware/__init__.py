@@ -1,6 +1,5 @@
 """Runware's music API over HTTP: the outgoing side of its wire format."""
 
-from gateway.backends.runware.client import Patience
 from gateway.backends.runware.runware import Runware
 
-__all__ = ["Patience", "Runware"]
+__all__ = ["Runware"]

@@ -7,18 +7,24 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from gateway.backends.base import BackendUnavailable, Failed, Output, Reason, SubmitAmbiguous
+from gateway.backends.remote.connection import Connection, NoResponse, RequestFailed, Timeouts
 from gateway.backends.remote.provider import Brought, Call, Made, Refused, Sight, Unknown, Waiting
-from gateway.backends.runware.client import Client, Lost, Patience
 from gateway.backends.runware.tasks import account_task, inference_task, look_task, upload_task
 from gateway.backends.runware.verdicts import REASONS, Verdict, failure_of, verdict_of
-from gateway.backends.runware.wire import Item, Reply, Trouble, balance_nano, cost_nano
+from gateway.backends.runware.wire import Item, Reply, Trouble, balance_nano, cost_nano, read_reply
 from gateway.routing.route import RUNWARE
 from gateway.routing.runware import MOST_AT_ONCE
 
 LOOKS_AT_ONCE: Final = 50
+MAX_BYTES: Final = 2_000_000
+"""Of an answer: hundreds of times the largest that the vendor has a reason to send."""
+TIMEOUTS: Final = Timeouts(query=90.0)
+"""One question is about many tasks."""
+RESEND_SECONDS: Final = 0.5
 _OURS: Final = frozenset({Verdict.MISCONFIGURED, Verdict.NOT_EXPRESSED})
 """Nobody but an operator can mend it."""
 
@@ -39,12 +45,16 @@ class Runware:
         api_key: str,
         base_url: str,
         webhook_url: str | None = None,
-        patience: Patience | None = None,
+        timeouts: Timeouts = TIMEOUTS,
+        resend_seconds: float = RESEND_SECONDS,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`webhook_url`: where it tells that a task has ended; None: nowhere. `tls`: see Client."""
-        patience = patience or Patience()
-        self._client = Client(api_key=api_key, base_url=base_url, patience=patience, tls=tls)
+        """`webhook_url`: where it tells that a task has ended; None: nowhere. `tls`: see Connection.
+
+        `resend_seconds`: before a request is sent once more.
+        """
+        self._connection = Connection(base_url=base_url, api_key=api_key, timeouts=timeouts, tls=tls)
+        self._resend_seconds = resend_seconds
         self._webhook_url = webhook_url
 
     def new_ref(self) -> str:
@@ -60,7 +70,7 @@ class Runware:
             task["inputs"] = {"audio": await self._upload(call.source)}
         refused, in_doubt = await self._offer(task, ref, in_doubt=False)
         if refused is not None and refused.reason is Reason.OUTAGE:
-            await self._client.pause()
+            await asyncio.sleep(self._resend_seconds)
             refused, in_doubt = await self._offer(task, ref, in_doubt=in_doubt)
         if refused is None:
             return ref
@@ -82,7 +92,7 @@ class Runware:
 
     async def look(self, refs: Sequence[str]) -> Mapping[str, Sight]:
         """All of them in one request."""
-        reply = await self._ask([look_task(ref) for ref in refs])
+        reply = await self._query([look_task(ref) for ref in refs])
         says_nothing = not reply.items and reply.general_trouble is not None
         if _is_refused(reply) or not reply.is_readable or says_nothing:
             raise _unavailable(reply, reply.general_trouble)
@@ -95,7 +105,7 @@ class Runware:
     async def balance_nano(self) -> int:
         """What our account there holds."""
         ref = self.new_ref()
-        reply = await self._ask([account_task(ref)])
+        reply = await self._query([account_task(ref)])
         held = [item.balance for item in reply.items_of(ref) if item.balance is not None]
         nano = balance_nano(held[0]) if held else None
         if nano is None:
@@ -104,7 +114,7 @@ class Runware:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._connection.close()
 
     async def _offer(
         self, task: dict[str, Any], ref: str, *, in_doubt: bool
@@ -114,9 +124,9 @@ class Runware:
         `in_doubt`: that was so already. Raises Refused.
         """
         try:
-            reply = await self._client.post([task])
-        except Lost as lost:
-            return _not_answered(lost), in_doubt or lost.arrived
+            reply = await self._post(msgspec.json.encode([task]), seconds=self._connection.timeouts.submit)
+        except RequestFailed as error:
+            return _not_answered(error), in_doubt or isinstance(error, NoResponse)
         if any(item.status != "error" for item in reply.items_of(ref)):
             return None, False
         trouble = reply.trouble_of(ref) or reply.general_trouble
@@ -135,8 +145,8 @@ class Runware:
     async def _upload(self, source: Brought) -> str:
         """What the source is called there. It was read here, so that a refusal is none of the customer's."""
         ref = self.new_ref()
-        body = await asyncio.to_thread(upload_task, source, ref)
-        reply = await self._ask([body], is_file=True)
+        content = await asyncio.to_thread(_upload_content, source, ref)
+        reply = await self._ask(content, seconds=self._connection.timeouts.upload)
         kept = [item.media for item in reply.items_of(ref) if item.media]
         if kept:
             return kept[0]
@@ -149,7 +159,7 @@ class Runware:
 
     async def _is_there(self, ref: str) -> bool:
         """Raises BackendUnavailable where that cannot be learned."""
-        reply = await self._ask([look_task(ref)])
+        reply = await self._query([look_task(ref)])
         if reply.items_of(ref):
             return True
         trouble = reply.trouble_of(ref) or reply.general_trouble
@@ -162,19 +172,31 @@ class Runware:
             raise _unavailable(reply, trouble)
         return True  # and has failed
 
-    async def _ask(self, tasks: Sequence[dict[str, Any]], *, is_file: bool = False) -> Reply:
+    async def _query(self, tasks: Sequence[dict[str, Any]]) -> Reply:
+        return await self._ask(msgspec.json.encode(tasks), seconds=self._connection.timeouts.query)
+
+    async def _ask(self, content: bytes, *, seconds: float) -> Reply:
         """A question that may be asked twice: a connection that has just been closed is no outage."""
-        post = self._client.post_file if is_file else self._client.post
         try:
-            return await post(tasks)
-        except Lost as lost:
-            if lost.late:
-                raise _not_answered(lost) from lost
-        await self._client.pause()
+            return await self._post(content, seconds=seconds)
+        except RequestFailed as error:
+            if error.timed_out:
+                raise _not_answered(error) from error
+        await asyncio.sleep(self._resend_seconds)
         try:
-            return await post(tasks)
-        except Lost as lost:
-            raise _not_answered(lost) from lost
+            return await self._post(content, seconds=seconds)
+        except RequestFailed as error:
+            raise _not_answered(error) from error
+
+    async def _post(self, content: bytes, *, seconds: float) -> Reply:
+        """The answer, whatever its status; raises RequestFailed."""
+        response = await self._connection.post("", content, max_bytes=MAX_BYTES, seconds=seconds)
+        return read_reply(response.status, response.body, retry_after_seconds=response.retry_after_seconds)
+
+
+def _upload_content(source: Brought, ref: str) -> bytes:
+    """Megabytes, so in a thread."""
+    return msgspec.json.encode([upload_task(source, ref)])
 
 
 def _is_refused(reply: Reply) -> bool:
@@ -182,8 +204,8 @@ def _is_refused(reply: Reply) -> bool:
     return reply.status >= 500 or verdict_of("taskFailed", reply.status) in REASONS
 
 
-def _not_answered(lost: Lost) -> BackendUnavailable:
-    return BackendUnavailable(f"runware does not answer: {lost}", reason=Reason.OUTAGE)
+def _not_answered(error: RequestFailed) -> BackendUnavailable:
+    return BackendUnavailable(f"runware does not answer: {error}", reason=Reason.OUTAGE)
 
 
 def _unavailable(reply: Reply, trouble: Trouble | None) -> BackendUnavailable:

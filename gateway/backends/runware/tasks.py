@@ -46,7 +46,7 @@ def inference_task(call: Call, ref: str, *, media: str | None, webhook_url: str 
     if not limits.is_turbo(call.model):
         _guide(task, settings, request)
     if request.task is Task.TEXT2MUSIC:
-        task["duration"] = _duration(request.frames)
+        task["duration"] = limits.ordered_frames(request) / SAMPLE_RATE
     else:
         _edit(task, settings, request, _checked(request, call.source))
         task["inputs"] = {"audio": media}
@@ -96,9 +96,8 @@ def _guide(task: Members, settings: Members, request: GenerationRequest) -> None
     """Only what the client said: another model's default would be another sound."""
     scale, negative = request.guidance_scale, request.negative_prompt
     if scale is not None:
-        low, high = limits.GUIDANCE_SCALE
-        task["CFGScale"] = round(min(max(scale, low), high), 2)
-    if negative is not None and (scale is None or scale > 1):
+        task["CFGScale"] = limits.cfg_scale(scale)
+    if negative is not None and task.get("CFGScale", PLAIN_CFG_SCALE) > 1:
         task["negativePrompt"] = negative
         task.setdefault("CFGScale", PLAIN_CFG_SCALE)
     if request.guidance_type in {GuidanceType.APG, GuidanceType.CFG}:
@@ -107,12 +106,6 @@ def _guide(task: Members, settings: Members, request: GenerationRequest) -> None
         settings["cfgIntervalStart"] = round(request.cfg_interval_start, 2)
     if request.cfg_interval_end is not None:
         settings["cfgIntervalEnd"] = round(request.cfg_interval_end, 2)
-
-
-def _duration(frames: int) -> float:
-    """In tenths of a second, not less than was asked for: what is too much is cut off here."""
-    tenths = -(-frames * 10 // SAMPLE_RATE)
-    return min(max(tenths, limits.LEAST_SECONDS * 10), limits.MOST_SECONDS * 10) / 10
 
 
 def _edit(task: Members, settings: Members, request: GenerationRequest, source: Brought) -> None:

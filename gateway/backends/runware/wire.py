@@ -2,28 +2,31 @@
 
 import re
 from collections.abc import Iterable
-from decimal import ROUND_HALF_UP, Decimal
-from typing import Any, Final, TypeVar
+from decimal import Decimal
+from typing import Final, TypeVar
 
 import msgspec
 
+from gateway.backends.remote.wire import MAX_BALANCE_DIGITS, decode, usd_to_nano
 from gateway.generation import MAX_SEED
 
-_NANO: Final = Decimal("1e-9")
 _NUMBER_BYTES: Final = 64
-_MOST_DIGITS: Final = 5
-"""Of whole dollars, in a cost."""
-_MOST_BALANCE_DIGITS: Final = 9
+_MAX_COST_DIGITS: Final = 5
+"""Of whole dollars."""
 _URL_CHARACTERS: Final = 4_096
 _BALANCES: Final = ("amount", "available", "total", "value", "balance", "usd", "USD")
 """Members of a balance that is an object; the vendor names them nowhere."""
 _WORD: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
 
-_FAULTS: Final = (ValueError, RecursionError)
-"""What msgspec raises at a document that is none, or that nests too deep; its own are ValueErrors."""
-
-Kind = TypeVar("Kind")
+T = TypeVar("T")
 Members = dict[str, msgspec.Raw]
+
+_object: Final = msgspec.json.Decoder(Members)
+_array: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_string: Final = msgspec.json.Decoder(str)
+_integer: Final = msgspec.json.Decoder(int)
+_float: Final = msgspec.json.Decoder(float)
+_decimal: Final = msgspec.json.Decoder(Decimal)
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,11 +80,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_reply(status: int, body: bytes, *, retry_after_seconds: float | None = None) -> Reply:
     """Of any body whatsoever; from one that cannot be read nothing is learned but the status."""
-    try:
-        document = msgspec.json.decode(body, type=Members)
-    except _FAULTS:
-        document = {}
-    data, failed = _several(document, "data"), _several(document, "errors")
+    document = decode(_object, body) or {}
+    data, failed = _read(document, "data", _array), _read(document, "errors", _array)
     answers = [members for raw in data or () if (members := _members(raw))]
     errors = [members for raw in failed or () if (members := _members(raw))]
     if alone := _members(document.get("error")):
@@ -100,38 +100,27 @@ def cost_nano(costs: Iterable[Decimal | None]) -> int | None:
     """Their sum; None where one of them is not told."""
     total = Decimal(0)
     for cost in costs:
-        if cost is None or cost < 0 or cost.adjusted() >= _MOST_DIGITS:
+        if cost is None or cost < 0 or cost.adjusted() >= _MAX_COST_DIGITS:
             return None
         total += cost
-    return _as_nano(total)
+    return usd_to_nano(total, max_digits=MAX_BALANCE_DIGITS)
 
 
 def balance_nano(balance: Decimal | None) -> int | None:
     """Nano-USD, which may be owed; None where there is no such number."""
-    if balance is None or balance.adjusted() >= _MOST_BALANCE_DIGITS:
-        return None
-    return _as_nano(balance)
-
-
-def _as_nano(usd: Decimal) -> int:
-    """To the nearest: the vendor adds floats, and what is finer than a nano-USD is their noise."""
-    return int(usd.quantize(_NANO, rounding=ROUND_HALF_UP).scaleb(9))
-
-
-def _several(document: Members, name: str) -> list[msgspec.Raw] | None:
-    return _read(document, name, list[msgspec.Raw])
+    return None if balance is None else usd_to_nano(balance, max_digits=MAX_BALANCE_DIGITS)
 
 
 def _members(raw: msgspec.Raw | None) -> Members:
-    return {} if raw is None else _decode(raw, Members) or {}
+    return {} if raw is None else decode(_object, raw) or {}
 
 
 def _item(members: Members) -> Item | None:
     task = _text(members, "taskUUID")
     if task is None:
         return None
-    progress = _read(members, "progress", float)
-    seed = _read(members, "seed", int)
+    progress = _read(members, "progress", _float)
+    seed = _read(members, "seed", _integer)
     url = _text(members, "audioURL")
     return Item(
         task=task,
@@ -147,7 +136,7 @@ def _item(members: Members) -> Item | None:
 
 
 def _balance(members: Members) -> Decimal | None:
-    inner = _read(members, "balance", Members)
+    inner = _read(members, "balance", _object)
     if inner is None:
         return _number(members, "balance")
     return next((number for name in _BALANCES if (number := _number(inner, name)) is not None), None)
@@ -180,21 +169,14 @@ def _number(members: Members, name: str) -> Decimal | None:
     raw = members.get(name)
     if raw is None or len(bytes(raw)) > _NUMBER_BYTES:
         return None
-    number = _decode(raw, Decimal)
+    number = decode(_decimal, raw)
     return number if number is not None and number.is_finite() else None
 
 
 def _text(members: Members, name: str) -> str | None:
-    return _read(members, name, str)
+    return _read(members, name, _string)
 
 
-def _read(members: Members, name: str, kind: type[Kind]) -> Kind | None:
+def _read(members: Members, name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
     raw = members.get(name)
-    return None if raw is None else _decode(raw, kind)
-
-
-def _decode(raw: msgspec.Raw, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except _FAULTS:
-        return None
+    return None if raw is None else decode(decoder, raw)

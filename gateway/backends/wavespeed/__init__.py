@@ -1,6 +1,5 @@
 """WaveSpeed: its wire, its errors and its words."""
 
-from gateway.backends.wavespeed.connection import Deadlines
 from gateway.backends.wavespeed.provider import WaveSpeed
 
-__all__ = ["Deadlines", "WaveSpeed"]
+__all__ = ["WaveSpeed"]

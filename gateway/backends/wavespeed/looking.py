@@ -2,12 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Final
+
+import msgspec
 
 from gateway.backends.base import BackendUnavailable, Reason
+from gateway.backends.remote.connection import Connection, RequestFailed, Response
 from gateway.backends.remote.provider import Made, Sight, Unknown, Waiting
-from gateway.backends.wavespeed.connection import Answer, Connection, NoAnswer, NotSent
 from gateway.backends.wavespeed.outcomes import no_answer, sight, unavailable
 from gateway.backends.wavespeed.wire import Garbage, Prediction, read_page, read_prediction
 
@@ -29,18 +31,17 @@ _MOST_FAILURES: Final = 8
 """In one look: a vendor that hangs must not keep it for long."""
 
 
-async def ask(question: Callable[[], Any]) -> Answer:
+async def ask(question: Awaitable[Response]) -> Response:
     """The answer to a question that changes nothing; raises BackendUnavailable instead of no answer."""
     try:
-        answer: Answer = await question()
-    except (NotSent, NoAnswer) as error:
+        return await question
+    except RequestFailed as error:
         raise no_answer() from error
-    return answer
 
 
 async def see(connection: Connection, ref: str) -> Prediction | None:
     """One task; None: the vendor knows no such task. Raises BackendUnavailable."""
-    answer = await ask(lambda: connection.get(f"/predictions/{ref}/result", most_bytes=MOST_BYTES))
+    answer = await ask(connection.get(f"/predictions/{ref}/result", max_bytes=MOST_BYTES))
     if answer.status == 404:
         return None
     if not answer.is_success:
@@ -53,8 +54,9 @@ async def see(connection: Connection, ref: str) -> Prediction | None:
 
 async def list_page(connection: Connection, page: int, **filters: str) -> tuple[list[Prediction], int]:
     """Newest first: those that can be read, and how many stand on the page. Raises BackendUnavailable."""
-    body = {"page": page, "page_size": PAGE_ITEMS, **filters}
-    answer = await ask(lambda: connection.ask("/predictions", body, most_bytes=MOST_PAGE_BYTES))
+    content = msgspec.json.encode({"page": page, "page_size": PAGE_ITEMS, **filters})
+    seconds = connection.timeouts.query
+    answer = await ask(connection.post("/predictions", content, max_bytes=MOST_PAGE_BYTES, seconds=seconds))
     if not answer.is_success:
         raise unavailable(answer)
     try:
@@ -66,10 +68,9 @@ async def list_page(connection: Connection, page: int, **filters: str) -> tuple[
 class Look:
     """One look at many tasks."""
 
-    def __init__(self, connection: Connection, refs: Sequence[str], prices: Mapping[str, int]) -> None:
+    def __init__(self, connection: Connection, refs: Sequence[str]) -> None:
         self._connection = connection
         self._open = dict.fromkeys(refs)
-        self._prices = prices
         self._seen: dict[str, Sight] = {}
         self._trouble: BackendUnavailable | None = None
         self._failures = 0
@@ -106,7 +107,7 @@ class Look:
 
     def _take(self, item: Prediction) -> None:
         """The list may leave out why a task failed, or where its music is: such are asked for alone."""
-        state = sight(item, self._prices)
+        state = sight(item)
         if isinstance(state, Waiting | Made):
             self._seen[item.id] = state
             del self._open[item.id]
@@ -123,4 +124,4 @@ class Look:
                 if trouble.reason in _FINAL_REASONS or self._failures >= _MOST_FAILURES:
                     self._is_over = True
                 return
-        self._seen[ref] = Unknown() if found is None else sight(found, self._prices)
+        self._seen[ref] = Unknown() if found is None else sight(found)

@@ -1,18 +1,16 @@
 """WaveSpeed's answers in our words: who must act, whether another backend may try, what it cost."""
 
-from collections.abc import Mapping
 from typing import Final
 
 import httpx
+import msgspec
 import structlog
 
 from gateway.backends.base import BackendUnavailable, Failed, Output, Reason, SubmitAmbiguous
+from gateway.backends.remote.connection import Response
 from gateway.backends.remote.provider import Made, Refused, Sight, Waiting
-from gateway.backends.wavespeed.connection import Answer
-from gateway.backends.wavespeed.mapping import price_nano
 from gateway.backends.wavespeed.wire import Garbage, Prediction, read_prediction, read_problem
 from gateway.jobs.job import JobErrorCode
-from gateway.routing.wavespeed import MAX_SEED
 
 MAX_URL_CHARACTERS: Final = 2_000
 
@@ -51,7 +49,7 @@ _NOT_MADE: Final = Failed(
 log = structlog.get_logger(__name__)
 
 
-def unavailable(answer: Answer) -> BackendUnavailable:
+def unavailable(answer: Response) -> BackendUnavailable:
     """Why a question was not answered."""
     reason = Reason.MISCONFIGURED if 300 <= answer.status < 400 else _REASONS.get(answer.status)
     return BackendUnavailable(
@@ -66,7 +64,7 @@ def no_answer() -> BackendUnavailable:
     return BackendUnavailable("wavespeed does not answer, or not as documented", reason=Reason.OUTAGE)
 
 
-def submitted(answer: Answer, *, most_nano: int) -> str:
+def submitted(answer: Response, *, most_nano: int) -> str:
     """The id of what a submit started. Raises what `Provider.send` raises."""
     if answer.is_success:
         try:
@@ -80,16 +78,16 @@ def submitted(answer: Answer, *, most_nano: int) -> str:
     raise Refused(_refusal(answer))
 
 
-def sight(found: Prediction, prices: Mapping[str, int]) -> Sight:
+def sight(found: Prediction) -> Sight:
     """What the state of a task means."""
     if found.status == _COMPLETED:
-        return _made(found, prices)
+        return _made(found)
     if found.status in _FAILED:
         return _failure(found)
     return Waiting()
 
 
-def _refusal(answer: Answer) -> Failed:
+def _refusal(answer: Response) -> Failed:
     """A 4xx: nothing was started."""
     code = read_problem(answer.body)
     if code in _CONTENT:
@@ -99,25 +97,13 @@ def _refusal(answer: Answer) -> Failed:
     return _NOT_TAKEN
 
 
-def _made(found: Prediction, prices: Mapping[str, int]) -> Sight:
+def _made(found: Prediction) -> Sight:
+    """What it costs stands on the price card alone: WaveSpeed tells none."""
     url = found.outputs[0] if found.outputs else None
     if not isinstance(url, str) or not _is_url(url):
         log.warning("wavespeed.no_output", ref=found.id)
-        return _NOT_MADE
-    asked = found.asked
-    seed = None if asked is None else asked.seed
-    if seed is None or not 0 <= seed <= MAX_SEED:
-        seed = None
-    return Made(outputs=(Output(url=url, seed=seed),), cost_nano=_cost_nano(found, prices))
-
-
-def _cost_nano(found: Prediction, prices: Mapping[str, int]) -> int | None:
-    """By the price card: WaveSpeed tells no cost."""
-    asked, price = found.asked, prices.get(found.model or "")
-    seconds = None if asked is None else asked.duration
-    if price is None or seconds is None or not 0 < seconds < 3600:
-        return None
-    return price_nano(seconds, price)
+        return msgspec.structs.replace(_NOT_MADE, cost_nano=None)  # a task that completed is charged
+    return Made(outputs=(Output(url=url),), asked_seed=found.asked.seed if found.asked else None)
 
 
 def _failure(found: Prediction) -> Failed:

@@ -10,8 +10,8 @@ import msgspec
 import structlog
 
 from gateway.backends.base import BackendUnavailable, Reason, SubmitAmbiguous
+from gateway.backends.remote.connection import Connection, NoResponse, NotSent, RequestFailed, Timeouts
 from gateway.backends.remote.provider import Call, Sight
-from gateway.backends.wavespeed.connection import Connection, Deadlines, NoAnswer, NotSent
 from gateway.backends.wavespeed.looking import MOST_BYTES, PAGE_ITEMS, Look, ask, list_page, see
 from gateway.backends.wavespeed.mapping import input_of, price_nano
 from gateway.backends.wavespeed.outcomes import no_answer, submitted, unavailable
@@ -25,6 +25,7 @@ from gateway.backends.wavespeed.wire import (
 )
 from gateway.routing import WAVESPEED
 
+TIMEOUTS: Final = Timeouts()
 CLOCK_SLACK: Final = timedelta(seconds=60)
 """By so much the vendor's clock may differ from ours."""
 MOST_FIND_PAGES: Final = 20
@@ -48,14 +49,17 @@ class WaveSpeed:
         base_url: str,
         price_nano_per_second: Mapping[str, int],
         webhook_url: str | None = None,
-        deadlines: Deadlines | None = None,
+        timeouts: Timeouts = TIMEOUTS,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`price_nano_per_second`: by its names of models. `webhook_url`: told when a task has ended."""
+        """`price_nano_per_second`: by its names of models. `webhook_url`: told when a task has ended.
+
+        `base_url`: before `/api/v3`. `tls`: see Connection.
+        """
         self._prices = dict(price_nano_per_second)
         self._webhook = {} if webhook_url is None else {"webhook": webhook_url}
         self._connection = Connection(
-            base_url=base_url, api_key=api_key, deadlines=deadlines or Deadlines(), tls=tls
+            base_url=f"{base_url.rstrip('/')}/api/v3", api_key=api_key, timeouts=timeouts, tls=tls
         )
 
     def new_ref(self) -> None:
@@ -66,12 +70,16 @@ class WaveSpeed:
         asked = input_of(call.request, call.first)
         most_nano = self._most_nano(call, asked)
         try:
-            answer = await self._connection.submit(
-                f"/{quote(call.model)}", asked, params=self._webhook, most_bytes=MOST_BYTES
+            answer = await self._connection.post(
+                f"/{quote(call.model)}",
+                msgspec.json.encode(asked),
+                params=self._webhook,
+                max_bytes=MOST_BYTES,
+                seconds=self._connection.timeouts.submit,
             )
         except NotSent as error:
             raise BackendUnavailable("wavespeed is not reached", reason=Reason.OUTAGE) from error
-        except NoAnswer as error:
+        except NoResponse as error:
             raise SubmitAmbiguous(
                 "wavespeed did not tell whether it took the request", cost_nano=most_nano
             ) from error
@@ -101,15 +109,20 @@ class WaveSpeed:
 
     async def look(self, refs: Sequence[str]) -> Mapping[str, Sight]:
         """The states of tasks: a few by one request each, many from pages of the list."""
-        return await Look(self._connection, [ref for ref in refs if is_id(ref)], self._prices).run()
+        return await Look(self._connection, [ref for ref in refs if is_id(ref)]).run()
 
     async def stop(self, ref: str) -> None:
         """Delete it, the only way that there is; it is unknown afterwards."""
         if not is_id(ref):
             return
         try:
-            answer = await self._connection.ask("/predictions/delete", {"ids": [ref]}, most_bytes=MOST_BYTES)
-        except (NotSent, NoAnswer) as error:
+            answer = await self._connection.post(
+                "/predictions/delete",
+                msgspec.json.encode({"ids": [ref]}),
+                max_bytes=MOST_BYTES,
+                seconds=self._connection.timeouts.query,
+            )
+        except RequestFailed as error:
             log.warning("wavespeed.not_stopped", ref=ref, error=str(error))
             return
         if not answer.is_success:
@@ -117,9 +130,9 @@ class WaveSpeed:
 
     async def balance_nano(self) -> int:
         """What our account holds. Raises BackendUnavailable."""
-        answer = await ask(lambda: self._connection.get("/balance", most_bytes=MOST_BYTES))
+        answer = await ask(self._connection.get("/balance", max_bytes=MOST_BYTES))
         if answer.status == 404:  # where newer documentation has it
-            answer = await ask(lambda: self._connection.get("/account/balance", most_bytes=MOST_BYTES))
+            answer = await ask(self._connection.get("/account/balance", max_bytes=MOST_BYTES))
         if not answer.is_success:
             raise unavailable(answer)
         try:
@@ -130,9 +143,9 @@ class WaveSpeed:
     async def webhook_secret(self) -> str | None:
         """What its webhooks to us are signed with; None while it cannot be had."""
         try:
-            answer = await self._connection.get("/webhook/secret", most_bytes=MOST_BYTES)
+            answer = await self._connection.get("/webhook/secret", max_bytes=MOST_BYTES)
             return read_secret(answer.body) if answer.is_success else None
-        except (NotSent, NoAnswer, Garbage):
+        except (RequestFailed, Garbage):
             return None
 
     async def close(self) -> None:

@@ -7,10 +7,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from gateway.backends.remote.wire import MAX_BALANCE_DIGITS, decode, usd_to_nano
+
 T = TypeVar("T")
 
-NANO_PER_USD: Final = 1_000_000_000
-_MOST_USD_DIGITS: Final = 9
 _MOST_COMMAS: Final = 300_000
 """In one body, also those within texts: a page of a hundred songs with long lyrics has a tenth of that."""
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
@@ -44,10 +44,7 @@ class Prediction(msgspec.Struct, frozen=True):
     @property
     def asked(self) -> Input | None:
         """The echo of the request; None where there is none that can be read."""
-        try:
-            return _input.decode(self.input) if bytes(self.input) else None
-        except (ValueError, RecursionError):
-            return None
+        return decode(_input, self.input) if bytes(self.input) else None
 
     @property
     def moment(self) -> datetime | None:
@@ -111,7 +108,7 @@ def is_id(text: str) -> bool:
 
 def read_prediction(body: bytes, *, expected: str | None = None) -> Prediction:
     """One task with a usable id; `expected`: which. Raises Garbage."""
-    found = _decode(_one, body).data
+    found = _document(_one, body).data
     if not is_id(found.id) or expected not in {None, found.id}:
         raise Garbage
     return found
@@ -121,42 +118,39 @@ def read_page(body: bytes) -> tuple[list[Prediction], int]:
     """The tasks of a page that can be read, and how many there are in all. Raises Garbage."""
     if body.count(b",") > _MOST_COMMAS:
         raise Garbage  # millions of small values would take a hundred times the memory of their text
-    items = _decode(_listed, body).data.items
+    items = _document(_listed, body).data.items
     found = []
     for item in items:
-        try:
-            found.append(_decode(_item, item))
-        except Garbage:
-            continue  # one of another kind says nothing about ours
-    return [one for one in found if is_id(one.id)], len(items)
+        one = decode(_item, item)
+        if one is not None and is_id(one.id):  # one of another kind says nothing about ours
+            found.append(one)
+    return found, len(items)
 
 
 def read_problem(body: bytes) -> int:
     """The vendor's code in the body of a refusal; 0 where there is none."""
-    try:
-        return _decode(_refusal, body).data.code
-    except Garbage:
-        return 0
+    refusal = decode(_refusal, body)
+    return 0 if refusal is None else refusal.data.code
 
 
 def read_balance_nano(body: bytes) -> int:
-    """In whole nano-USD. Raises Garbage."""
-    usd = _decode(_balance, body).data.balance
-    if not usd.is_finite() or usd.adjusted() > _MOST_USD_DIGITS:  # before any arithmetic on it
+    """Raises Garbage."""
+    nano = usd_to_nano(_document(_balance, body).data.balance, max_digits=MAX_BALANCE_DIGITS)
+    if nano is None:
         raise Garbage
-    return int((usd * NANO_PER_USD) // 1)
+    return nano
 
 
 def read_secret(body: bytes) -> str:
     """What webhooks are signed with, without its prefix. Raises Garbage."""
-    match = _SECRET.fullmatch(_decode(_secret, body).data.secret)
+    match = _SECRET.fullmatch(_document(_secret, body).data.secret)
     if match is None:
         raise Garbage
     return match[1]
 
 
-def _decode(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
-    try:
-        return decoder.decode(body)
-    except (ValueError, RecursionError, ArithmeticError) as error:  # msgspec's errors are ValueErrors
-        raise Garbage from error
+def _document(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    document = decode(decoder, body)
+    if document is None:
+        raise Garbage
+    return document

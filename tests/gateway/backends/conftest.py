@@ -1,6 +1,7 @@
-"""A remote backend over a provider that does what a test says, in a time that only the test moves."""
+"""A scripted provider in a time that only the test moves, and our accounts at the vendors' stand-ins."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 from gateway.backends.base import RenderTask, TaskState
 from gateway.backends.remote.backend import RemoteBackend
 from gateway.generation import SAMPLE_RATE, AudioInput, GenerationRequest
+from tests.gateway.backends.runware_account import Desk, calling
+from tests.gateway.backends.wavespeed_account import Account, open_account
+from tests.providers import runware
 from tests.scripted_provider import Clock, ScriptedProvider
 
 MODEL = "ace-step-v1.5"
@@ -34,7 +38,10 @@ class Files:
         self.asked: list[AudioInput] = []
         self.waits: Any = None
 
-    async def __call__(self, wanted: AudioInput, *, organization_id: uuid.UUID, project_id: Any) -> File:
+    @contextlib.asynccontextmanager
+    async def __call__(
+        self, wanted: AudioInput, *, organization_id: uuid.UUID, project_id: Any
+    ) -> AsyncIterator[File]:
         assert isinstance(organization_id, uuid.UUID)
         assert project_id is None
         self.asked.append(wanted)
@@ -42,7 +49,7 @@ class Files:
             await self.waits.wait()
         if isinstance(self.fate, Exception):
             raise self.fate
-        return self.fate
+        yield self.fate
 
 
 def task_of(*, model: str = MODEL, attempt: int = 1, seconds: float = SECONDS, **more: Any) -> RenderTask:
@@ -111,3 +118,19 @@ def bench(open_bench: Open) -> Bench:
 def strict(open_bench: Open) -> Bench:
     """A provider that gives ids of its own, takes one song a call, and must not be sent a call twice."""
     return open_bench(name="wavespeed", most_at_once=1, can_resend=False)
+
+
+@pytest.fixture
+async def account() -> AsyncIterator[Account]:
+    """At WaveSpeed's stand-in; tasks there run until the test ends them."""
+    async with open_account() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    """At Runware's."""
+    async with runware.running() as vendor, calling(vendor.url, vendor.key) as provider:
+        vendor.hold()
+        vendor.processing_seconds = 1_000_000  # so that nothing moves by itself
+        yield Desk(vendor, provider)

@@ -9,12 +9,14 @@ from typing import Any
 
 import msgspec
 
+from gateway.backends.remote.connection import Timeouts
 from gateway.backends.remote.provider import Brought, Call
-from gateway.backends.runware import Patience, Runware
+from gateway.backends.runware import Runware
 from tests.gateway.routing.runware_requests import BASE, request
 from tests.providers.runware import RunwareStandIn
+from tests.remote_backends import TLS
 
-SOON = Patience(connect=2, read=5, answer=5, upload=5, pause=0.0)
+SOON = Timeouts(connect=2, read=5, query=5, submit=5, upload=5)
 
 
 class Desk(msgspec.Struct, frozen=True):
@@ -40,8 +42,11 @@ class Desk(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def calling(url: str, key: str = "a key", *, patience: Patience = SOON) -> AsyncIterator[Runware]:
-    runware = Runware(api_key=key, base_url=url, patience=patience)
+async def calling(
+    url: str, key: str = "a key", *, timeouts: Timeouts = SOON, **options: Any
+) -> AsyncIterator[Runware]:
+    usual = {"tls": TLS, "resend_seconds": 0.0}
+    runware = Runware(api_key=key, base_url=url, timeouts=timeouts, **usual | options)
     try:
         yield runware
     finally:

@@ -27,10 +27,11 @@ from gateway.jobs.hints import (
     tell,
     wavespeed_webhook_url,
 )
-from tests.gateway.backends.wavespeed_account import TLS, Account, call
+from tests.gateway.backends.wavespeed_account import Account, call
 from tests.providers.stripe import served
 from tests.providers.wavespeed import WaveSpeedStandIn, running
 from tests.providers.wavespeed.hooks import signed_headers
+from tests.remote_backends import TLS
 
 SECRET_KEY = "the secret of an installation of the tests"
 TASK = "50836053-a0ee-4cf5-b9d6-ae7c5d140ada"

@@ -19,7 +19,16 @@ from gateway.backends.remote.provider import Refused
 from gateway.generation import SAMPLE_RATE, AudioInput
 from gateway.jobs.job import JobErrorCode
 from gateway.routing import Circuit
-from tests.gateway.backends.conftest import MODEL, OTHER_MODEL, SONG_NANO, Bench, File, Open, task_of
+from tests.gateway.backends.conftest import (
+    MODEL,
+    NANO_PER_SECOND,
+    OTHER_MODEL,
+    SONG_NANO,
+    Bench,
+    File,
+    Open,
+    task_of,
+)
 from tests.scripted_provider import away, made
 
 QUEUES = tuple(f"runware/{model}" for model in (MODEL, OTHER_MODEL))
@@ -51,6 +60,13 @@ def test_the_intent_says_all_that_is_needed_to_find_the_task_again(bench: Bench,
     ]
     assert blind.ref != strict.backend.intend(msgspec.structs.replace(task, attempt=2)).ref
     assert msgspec.json.decode(msgspec.json.encode(intent), type=type(intent)) == intent
+
+
+def test_a_short_song_may_cost_what_the_provider_makes_at_least(bench: Bench, strict: Bench) -> None:
+    short = task_of(seconds=10, n=2)
+    assert bench.backend.intend(short).most_nano == 2 * 30 * NANO_PER_SECOND  # Runware's minimum
+    assert strict.backend.intend(short).most_nano == 2 * 10 * NANO_PER_SECOND
+    assert bench.backend.intend(task_of(seconds=60.01)).most_nano == 601 * NANO_PER_SECOND // 10
 
 
 async def test_what_is_accepted_carries_the_ids_of_the_provider(strict: Bench) -> None:
@@ -185,6 +201,17 @@ async def test_a_source_that_cannot_be_used_fails_the_job_before_anything_is_sen
     assert isinstance(state, Failed)
     assert (state.code, state.retryable, state.cost_nano) == (JobErrorCode.INPUT_UNREADABLE, False, 0)
     assert bench.provider.sent == []
+
+
+async def test_a_source_that_is_gone_when_the_next_worker_looks_tells_nothing_of_what_was_sent(
+    bench: Bench,
+) -> None:
+    task = task_of(task=Task.COVER, source_audio=SOURCE)
+    intent = bench.backend.intend(task)
+    bench.files.fate = InputUnreadable("the URL answers with status 404")
+    state = await bench.state(await bench.backend.recover(task, intent, accepted=False))
+    assert isinstance(state, Failed)
+    assert (state.code, state.cost_nano) == (JobErrorCode.INPUT_UNREADABLE, None)
 
 
 async def test_a_job_that_is_cancelled_while_its_source_comes_is_never_sent(bench: Bench) -> None:

@@ -1,6 +1,6 @@
 """What Runware tells of tasks, of money and of itself, and how little of it is believed."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -19,14 +19,6 @@ OUTAGE, UPSTREAM = Reason.OUTAGE, JobErrorCode.UPSTREAM_ERROR
 REF, OTHER = "3c45aa70-03e4-41dd-9239-21a7f0c8d971", "5313aa70-03e4-41dd-9239-21a7f0c8d972"
 ITEM = {"taskType": "audioInference", "taskUUID": REF, "status": "success", "audioUUID": "1",
         "audioURL": "https://a.example/1.flac", "seed": 7, "cost": 0.003}  # fmt: skip
-
-
-@pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
-    async with running() as vendor, calling(vendor.url, vendor.key) as runware:
-        vendor.hold()
-        vendor.processing_seconds = 1_000_000  # so that nothing moves by itself
-        yield Desk(vendor, runware)
 
 
 async def answered(desk: Desk, body: bytes | Mapping[str, Any], *refs: str) -> Mapping[str, Sight]:
@@ -88,7 +80,7 @@ async def test_a_failed_task_is_told_in_words_of_our_own(
     ref = await desk.made()
     failed = (await desk.runware.look([ref]))[ref]
     assert isinstance(failed, Failed)
-    assert (failed.code, failed.retryable, failed.cost_nano) == (job_code, retryable, None)
+    assert (failed.code, failed.retryable, failed.cost_nano) == (job_code, retryable, 0)
     assert "piano" not in failed.message
 
 

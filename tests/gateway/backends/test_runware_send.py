@@ -2,7 +2,6 @@
 
 import socket
 import uuid
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import msgspec
@@ -10,23 +9,16 @@ import pytest
 import structlog.testing
 
 from gateway.backends.base import BackendUnavailable, Reason, SubmitAmbiguous
+from gateway.backends.remote.connection import Timeouts
 from gateway.backends.remote.provider import Refused
-from gateway.backends.runware import Runware
 from gateway.jobs.job import JobErrorCode
-from tests.gateway.backends.runware_account import SOON, Desk, a_call, a_source, calling
+from tests.gateway.backends.runware_account import Desk, a_call, a_source, calling
 from tests.gateway.routing.runware_requests import COVER, REPAINT, SECONDS
-from tests.providers.runware import Drop, Fault, Hostile, Huge, Raw, Status, TaskFails, running
+from tests.providers.runware import Delay, Drop, Fault, Hostile, Huge, Raw, Status, TaskFails, running
 from tests.providers.runware.faults import HostileKind
 
 NOW = datetime.now(UTC)
 OUTAGE, MISCONFIGURED = Reason.OUTAGE, Reason.MISCONFIGURED
-
-
-@pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
-    async with running() as vendor, calling(vendor.url, vendor.key) as runware:
-        vendor.hold()
-        yield Desk(vendor, runware)
 
 
 async def test_a_call_is_one_request_with_our_uuid_and_our_key(desk: Desk) -> None:
@@ -144,6 +136,26 @@ async def test_where_nobody_listens_nothing_was_taken() -> None:
                 await runware.find(a_call(), since=NOW)
 
 
+@pytest.mark.parametrize("after_accepting", [False, True])
+async def test_a_vendor_that_is_too_slow_is_asked_again_with_the_same_task(
+    desk: Desk, *, after_accepting: bool
+) -> None:
+    async with calling(desk.vendor.url, desk.vendor.key, timeouts=Timeouts(read=0.4)) as runware:
+        desk.vendor.fail_next("audioInference", Delay(30, after_accepting=after_accepting))
+        call = a_call()
+        assert await runware.send(call) == call.ref
+        assert desk.vendor.tasks[call.ref or ""].accepted == 1
+
+
+async def test_a_question_that_took_all_its_time_is_not_asked_again(desk: Desk) -> None:
+    desk.vendor.fail_next("getResponse", Delay(30))
+    async with calling(desk.vendor.url, desk.vendor.key, timeouts=Timeouts(query=0.2)) as runware:
+        with pytest.raises(BackendUnavailable) as caught:
+            await runware.look(["a"])
+    assert caught.value.reason is OUTAGE
+    assert desk.asked == ["getResponse"]
+
+
 NOT_TAKEN: list[tuple[Fault, Reason]] = [
     (Status(401), MISCONFIGURED),
     (Status(401, "missingApiKey"), MISCONFIGURED),
@@ -202,7 +214,7 @@ async def test_a_refusal_of_this_call_is_final_there_in_words_of_our_own(
     with pytest.raises(Refused) as caught:
         await desk.accepted()
     failed = caught.value.failed
-    assert (failed.code, failed.retryable, failed.cost_nano) == (job_code, retryable, None)
+    assert (failed.code, failed.retryable, failed.cost_nano) == (job_code, retryable, 0)
     assert "calm piano" not in failed.message
     assert code not in failed.message
     assert desk.asked == ["audioInference"]
@@ -338,8 +350,7 @@ async def test_the_webhook_goes_with_the_task() -> None:
     async with running() as vendor:
         vendor.hold()
         hook = "http://127.0.0.1:9/webhooks/runware?token=secret"
-        runware = Runware(api_key=vendor.key, base_url=vendor.url, webhook_url=hook, patience=SOON)
-        ref = await runware.send(a_call())
-        assert vendor.tasks[ref].request["webhookURL"] == hook
-        assert "secret" not in repr(runware)
-        await runware.close()
+        async with calling(vendor.url, vendor.key, webhook_url=hook) as runware:
+            ref = await runware.send(a_call())
+            assert vendor.tasks[ref].request["webhookURL"] == hook
+            assert "secret" not in repr(runware)

@@ -88,6 +88,7 @@ WORDS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"negativePrompt": "drums", "CFGScale": 3.0} | SILENT,
     ),
     ("negative without scale", {"negative_prompt": "x", "guidance_scale": 1.0}, {"CFGScale": 1.0} | SILENT),
+    ("hardly a scale", {"negative_prompt": "drums", "guidance_scale": 1.004}, {"CFGScale": 1.0} | SILENT),
     (
         "guidance",
         SUNG | {"guidance_type": GuidanceType.CFG, "cfg_interval_start": 0.25, "cfg_interval_end": 0.5},

@@ -35,6 +35,7 @@ def test_a_plain_song_is_made_as_asked() -> None:
         ({"frames": 240 * SAMPLE_RATE + 1}, ["audio_duration"], "240"),
         ({"frames": 600 * SAMPLE_RATE, "open_length": True, "thinking": True}, ["audio_duration"], "240"),
         ({"seed": 2**31}, ["seed"], "2147483647"),
+        ({"prompt": " "}, ["prompt"], "lo-fi hip hop"),
     ],
 )
 def test_what_has_a_meaning_is_refused(fields: dict[str, Any], params: list[str], suggestion: str) -> None:

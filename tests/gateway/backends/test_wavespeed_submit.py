@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,20 +10,15 @@ import msgspec
 import pytest
 
 from gateway.backends.base import BackendUnavailable, Reason, SubmitAmbiguous
+from gateway.backends.remote import connection
+from gateway.backends.remote.connection import Timeouts
 from gateway.backends.remote.provider import Refused
-from gateway.backends.wavespeed import Deadlines, connection
 from gateway.generation import SAMPLE_RATE
 from gateway.jobs.job import JobErrorCode
-from tests.gateway.backends.wavespeed_account import MODEL, SHORT, Account, call, open_account
+from tests.gateway.backends.wavespeed_account import MODEL, SHORT, Account, call
 from tests.providers.wavespeed import Cut, Delay, Drip, Drop, Huge, Odd, Raw, Status
 
 COST_NANO = 60 * 300_000
-
-
-@pytest.fixture
-async def account() -> AsyncIterator[Account]:
-    async with open_account() as opened:
-        yield opened
 
 
 def sent(account: Account) -> dict[str, Any]:
@@ -219,7 +213,7 @@ async def test_an_answer_without_end_is_not_read_to_its_end(account: Account, *,
     "fault", [Delay(30), Delay(30, after_accepting=True), Drip(pause_seconds=0.02)], ids=repr
 )
 async def test_a_submit_ends_at_its_deadline(account: Account, fault: Any) -> None:
-    hasty = account.client(deadlines=SHORT)
+    hasty = account.client(timeouts=SHORT)
     account.vendor.fail_next("submit", fault)
     with pytest.raises(SubmitAmbiguous):
         await hasty.send(call())
@@ -237,7 +231,7 @@ async def test_a_vendor_that_takes_no_connection_took_nothing(account: Account) 
 
 async def test_a_handshake_that_does_not_end_sent_nothing(account: Account) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        hasty = account.client(deadlines=SHORT, base_url=f"https://127.0.0.1:{silent.getsockname()[1]}")
+        hasty = account.client(timeouts=SHORT, base_url=f"https://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(BackendUnavailable) as refused:
             await hasty.send(call())
         await hasty.close()
@@ -253,7 +247,7 @@ async def test_a_deadline_before_anything_was_written_sent_nothing(account: Acco
             caller.setblocking(False)
             caller.connect_ex(deaf.getsockname())
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
-        hasty = account.client(deadlines=Deadlines(submit_seconds=0.1), base_url=url)
+        hasty = account.client(timeouts=Timeouts(submit=0.1), base_url=url)
         with pytest.raises(BackendUnavailable):
             await hasty.send(call())
         await hasty.close()
@@ -262,8 +256,8 @@ async def test_a_deadline_before_anything_was_written_sent_nothing(account: Acco
 async def test_what_waits_for_a_connection_of_ours_was_not_sent(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_CONNECTIONS", 1)
-    hasty = account.client(deadlines=Deadlines(connect_seconds=0.1))
+    monkeypatch.setattr(connection, "_MAX_CONNECTIONS", 1)
+    hasty = account.client(timeouts=Timeouts(connect=0.1))
     account.vendor.fail_next("submit", Delay(30))
     hanging = asyncio.create_task(hasty.send(call()))
     while account.vendor.submits == 0:  # noqa: ASYNC110 - no event tells of it

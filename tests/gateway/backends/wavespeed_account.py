@@ -5,16 +5,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from engine import Task
+from gateway.backends.remote.connection import Timeouts
 from gateway.backends.remote.provider import Call
-from gateway.backends.wavespeed import Deadlines, WaveSpeed
+from gateway.backends.wavespeed import WaveSpeed
 from gateway.generation import SAMPLE_RATE, GenerationRequest
-from gateway.outbound import public_authorities
 from tests.providers.wavespeed import WaveSpeedStandIn, running
+from tests.remote_backends import TLS
 
 MODEL = "wavespeed-ai/ace-step-1.5"
 PRICES = {MODEL: 300_000, "wavespeed-ai/ace-step": 200_000}
-SHORT = Deadlines(connect_seconds=0.1, read_seconds=0.2, submit_seconds=0.3, question_seconds=0.3)
-TLS = public_authorities()
+SHORT = Timeouts(connect=0.1, read=0.2, submit=0.3, query=0.3)
 
 
 class Account:
