@@ -149,7 +149,7 @@ async def followed(backend: RemoteBackend, remote: RemoteTask) -> None:
             assert isinstance(state, Running), state
 
 
-async def no_files(*_: object, **__: object) -> Any:
+def no_files(*_: object, **__: object) -> Any:
     raise AssertionError
 
 

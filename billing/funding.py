@@ -118,7 +118,8 @@ async def book_provider_costs(conn: Connection, costs: Sequence[ProviderCost]) -
     charged = {_cost_ref(cost): cost for cost in reversed(costs) if cost.amount_nano > 0}
     if not charged:
         return
-    accounts = await lock_accounts(conn, {COGS_EXPENSE, COGS_PAYABLE, VARIANCE})
+    sides = {ref: VARIANCE if cost.is_possible else COGS_EXPENSE for ref, cost in charged.items()}
+    accounts = await lock_accounts(conn, {COGS_PAYABLE, *sides.values()})
     known = await conn.fetch(
         "SELECT external_ref FROM transfer WHERE kind = 'provider_cost' AND external_ref = ANY($1)",
         list(charged),
@@ -129,10 +130,7 @@ async def book_provider_costs(conn: Connection, costs: Sequence[ProviderCost]) -
         Posting(
             kind="provider_cost",
             external_ref=ref,
-            legs=(
-                (VARIANCE if cost.is_possible else COGS_EXPENSE, -cost.amount_nano),
-                (COGS_PAYABLE, cost.amount_nano),
-            ),
+            legs=((sides[ref], -cost.amount_nano), (COGS_PAYABLE, cost.amount_nano)),
         )
         for ref, cost in charged.items()
     ]

@@ -41,6 +41,7 @@ from gateway.webhooks.signing import Secrets
 log = structlog.get_logger(__name__)
 
 HTTP_POOL_SIZE = 14
+WEBHOOK_POOL_SIZE = 4
 COMMAND_TIMEOUT_SECONDS = 30
 END_SECONDS = 5
 STALLED_SECONDS = 5
@@ -133,14 +134,17 @@ async def open_http(settings: Settings) -> AsyncIterator[Live]:
     store = AudioStore(settings.storage_url)
     signer = UrlSigner(settings.secret_key)
     metrics = Metrics()
-    async with open_pool(settings, size=HTTP_POOL_SIZE) as pool, contextlib.AsyncExitStack() as opened:
+    async with contextlib.AsyncExitStack() as opened:
+        pool = await opened.enter_async_context(open_pool(settings, size=HTTP_POOL_SIZE))
+        # Their own: however much is to be told, nobody who asks waits for it.
+        telling = await opened.enter_async_context(open_pool(settings, size=WEBHOOK_POOL_SIZE))
         scratch = opened.enter_context(scratch_folder(settings.home))
         watch = ConfigWatch(pool)
         await watch.refresh()
         till = open_payments(settings, pool)
         forecast = Forecast(pool)
         renderer = JobRenderer(store=store, signer=signer, forecast=forecast, public_url=settings.public_url)
-        webhooks = _open_webhooks(settings, pool, store, renderer)
+        webhooks = _open_webhooks(settings, telling, store, renderer)
         provider_hooks = await opened.enter_async_context(_open_provider_hooks(settings, pool))
         background = [
             asyncio.create_task(watch.run()),

@@ -125,22 +125,24 @@ def _providers(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any
         problems.append(
             "ANTIPHON_PROVIDER_WEBHOOKS: providers reach us by ANTIPHON_PUBLIC_URL, which is not set"
         )
+    wavespeed_url = environ.get("ANTIPHON_WAVESPEED_BASE_URL") or WAVESPEED
+    runware_url = environ.get("ANTIPHON_RUNWARE_BASE_URL") or RUNWARE
     return {
         "wavespeed_api_key": environ.get("ANTIPHON_WAVESPEED_API_KEY") or None,
-        "wavespeed_base_url": _base_url("ANTIPHON_WAVESPEED_BASE_URL", environ, WAVESPEED, problems),
+        "wavespeed_base_url": _base_url("ANTIPHON_WAVESPEED_BASE_URL", wavespeed_url, WAVESPEED, problems),
         "runware_api_key": environ.get("ANTIPHON_RUNWARE_API_KEY") or None,
-        "runware_base_url": _base_url("ANTIPHON_RUNWARE_BASE_URL", environ, RUNWARE, problems),
+        "runware_base_url": _base_url("ANTIPHON_RUNWARE_BASE_URL", runware_url, RUNWARE, problems),
         "provider_webhooks": webhooks,
         "provider_concurrency": int(concurrency),
     }
 
 
-def _base_url(name: str, environ: Mapping[str, str], default: str, problems: list[str]) -> str:
+def _base_url(name: str, value: str, example: str, problems: list[str]) -> str:
     """With a path, unlike an origin: a provider may stand behind a prefix."""
-    value = (environ.get(name) or default).rstrip("/")
+    value = value.rstrip("/")
     parts = _split(value)
     if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
-        problems.append(f"{name}={value!r}: write a URL, for example {default}")
+        problems.append(f"{name}={value!r}: write a URL, for example {example}")
     return value
 
 

@@ -164,6 +164,13 @@ job = Table(
     CheckConstraint("progress BETWEEN 0 AND 1 AND attempts >= 0", name="bounds"),
     Index("ix_job_queue", "queue", "turn", "id", postgresql_where=text("status = 'queued'")),
     Index(
+        "ix_job_routes",
+        "queue",
+        "turn",
+        "id",
+        postgresql_where=text("status = 'queued' AND routes IS NOT NULL"),
+    ),
+    Index(
         "ix_job_turn",
         "organization_id",
         "queue",

@@ -83,6 +83,7 @@ def _guide(name: str, guide: str) -> Callable[[Callable[..., None]], Callable[..
 )
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="File, or folder for several songs.")
 @click.option("--model", default="sandbox", show_default=True)
+@click.option("--provider", metavar="NAME", help="Only by engine, runware or wavespeed.")
 @click.option("--task", type=click.Choice(TASKS), default="text2music", show_default=True)
 @click.option("--source", metavar="FILE_OR_URL", help="What every task but text2music works on.")
 @click.option("--reference", metavar="FILE_OR_URL", help="Sound whose timbre is wanted.")
@@ -139,6 +140,7 @@ def _options(given: dict[str, Any]) -> Options:
         raise click.UsageError(f"--output ends in .{suffix}, and --format is {audio_format}")
     body = {
         "model": given["model"],
+        "provider": given["provider"],
         "prompt": given["caption"],
         "lyrics": lyrics,
         "audio_duration": given["duration"],

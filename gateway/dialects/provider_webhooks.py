@@ -129,8 +129,8 @@ class ProviderHooks:
         """What is kept; asked for anew if it is older. A failure to get it changes nothing."""
         async with self._asking:
             if older_than_seconds is not None and self._clock() - self._asked_at > older_than_seconds:
-                self._asked_at = self._clock()
                 self._secret = await self._ask_for_secret() or self._secret
+                self._asked_at = self._clock()  # afterwards: those who waited must not wait once more
             if self._secret is None:
                 raise Overloaded(
                     "the signature cannot be checked right now; send it again",

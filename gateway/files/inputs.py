@@ -36,6 +36,8 @@ READS_AT_ONCE: Final = 2
 """Of the pool's connections."""
 MAX_HANDED_BYTES: Final = 30_000_000
 """Of a file for somebody else: it travels inside a message, half as large again."""
+HANDED_AT_ONCE: Final = 4
+"""Such files in memory: each three times while it is put into its message."""
 _COMMON: Final = frozenset({"wav", "flac", "mp3", "ogg"})
 """Kinds of files that everybody reads."""
 _SMALLER: Final = resolve_encoding(AudioFormat.MP3, AudioSettings(bitrate=320))
@@ -71,6 +73,7 @@ class AudioInputs:
         self._fetcher = fetcher
         self._decoder = decoder
         self._encoder = encoder
+        self._handing = asyncio.Semaphore(HANDED_AT_ONCE)
 
     async def samples(
         self, wanted: AudioInput, *, organization_id: uuid.UUID, project_id: uuid.UUID | None
@@ -84,22 +87,28 @@ class AudioInputs:
         async with self._at_hand(wanted, organization_id, project_id) as path:
             return await self._decoder.decode(path)
 
+    @contextlib.asynccontextmanager
     async def file(
         self, wanted: AudioInput, *, organization_id: uuid.UUID, project_id: uuid.UUID | None
-    ) -> InputFile:
+    ) -> AsyncIterator[InputFile]:
         """The file as it came; of a rare kind or a large one, an MP3 of it.
 
+        Few are in memory at once; a slow download waits on the disk, so nobody waits for it.
         Raises what `samples` raises, and EncodeFailed.
         """
         async with self._at_hand(wanted, organization_id, project_id) as path:
             frames = wanted.frames if wanted.url is None else None
             if frames is None:  # an upload was decoded when it came
                 frames = (await self._decoder.measure(path)).frames
-            container, size = await asyncio.to_thread(_look_at, path)
-            if container.name in _COMMON and size <= MAX_HANDED_BYTES:
-                content = await asyncio.to_thread(path.read_bytes)
-                return InputFile(content=content, content_type=container.content_type, frames=frames)
-            content = await self._made_smaller(path)
+            async with self._handing:
+                yield await self._handed(path, frames)
+
+    async def _handed(self, path: Path, frames: int) -> InputFile:
+        container, size = await asyncio.to_thread(_look_at, path)
+        if container.name in _COMMON and size <= MAX_HANDED_BYTES:
+            content = await asyncio.to_thread(path.read_bytes)
+            return InputFile(content=content, content_type=container.content_type, frames=frames)
+        content = await self._made_smaller(path)
         if len(content) > MAX_HANDED_BYTES:
             raise InputTooLong("the file is too large to be handed over")
         return InputFile(content=content, content_type=CONTENT_TYPES[_SMALLER.format], frames=frames)

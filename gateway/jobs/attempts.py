@@ -25,10 +25,16 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True):
     cost_nano: int = 0
     cost_is_possible: bool = False
     """Nobody knows whether the provider will charge it: booked to variance."""
+    revenue_nano: int | None = None
+    """What the customer paid for its music; None: nothing was sold."""
 
 
 async def count_attempts(conn: billing.Connection, ends: Sequence[AttemptEnd]) -> None:
-    """Move the counters and book the costs, once for each attempt; the accounts of costs are locked last."""
+    """Move the counters and book the costs, once for each attempt.
+
+    The last that a transaction does: whoever ends attempts locks these rows after all others, and in one
+    order, each table in one statement.
+    """
     if not ends:
         return
     await conn.execute(
@@ -46,20 +52,25 @@ async def count_attempts(conn: billing.Connection, ends: Sequence[AttemptEnd]) -
         return
     await conn.execute(
         """
-        INSERT INTO margin_day (day, model, backend, attempts, cost_nano, possible_cost_nano)
-        SELECT (now() AT TIME ZONE 'UTC')::date, model, backend, count(*), sum(cost), sum(possible)
-          FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
-               AS t (model, backend, cost, possible)
+        INSERT INTO margin_day (day, model, backend, attempts, cost_nano, possible_cost_nano,
+                                jobs, revenue_nano)
+        SELECT (now() AT TIME ZONE 'UTC')::date, model, backend, count(*), sum(cost), sum(possible),
+               count(revenue), coalesce(sum(revenue), 0)
+          FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+               AS t (model, backend, cost, possible, revenue)
          GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
         ON CONFLICT (day, model, backend) DO UPDATE
            SET attempts = margin_day.attempts + excluded.attempts,
                cost_nano = margin_day.cost_nano + excluded.cost_nano,
-               possible_cost_nano = margin_day.possible_cost_nano + excluded.possible_cost_nano
+               possible_cost_nano = margin_day.possible_cost_nano + excluded.possible_cost_nano,
+               jobs = margin_day.jobs + excluded.jobs,
+               revenue_nano = margin_day.revenue_nano + excluded.revenue_nano
         """,
         [end.model for end in paid],
         [end.backend for end in paid],
         [0 if end.cost_is_possible else end.cost_nano for end in paid],
         [end.cost_nano if end.cost_is_possible else 0 for end in paid],
+        [end.revenue_nano for end in paid],
     )
     await billing.book_provider_costs(
         conn,
@@ -72,24 +83,4 @@ async def count_attempts(conn: billing.Connection, ends: Sequence[AttemptEnd]) -
             )
             for end in paid
         ],
-    )
-
-
-async def count_sales(conn: billing.Connection, sales: Sequence[tuple[str, str, int]]) -> None:
-    """Jobs that were charged: model, backend that served it, and what the customer paid."""
-    if not sales:
-        return
-    await conn.execute(
-        """
-        INSERT INTO margin_day (day, model, backend, jobs, revenue_nano)
-        SELECT (now() AT TIME ZONE 'UTC')::date, model, backend, count(*), sum(revenue)
-          FROM unnest($1::text[], $2::text[], $3::bigint[]) AS t (model, backend, revenue)
-         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-        ON CONFLICT (day, model, backend) DO UPDATE
-           SET jobs = margin_day.jobs + excluded.jobs,
-               revenue_nano = margin_day.revenue_nano + excluded.revenue_nano
-        """,
-        [model for model, _, _ in sales],
-        [backend for _, backend, _ in sales],
-        [nano for _, _, nano in sales],
     )

@@ -9,6 +9,8 @@ import msgspec
 import billing
 
 KEPT_DAYS: Final = 400
+APART_SECONDS: Final = 120
+"""Longer than a worker goes without looking: of two looks on record the later one is the newer."""
 
 
 class AccountChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,18 +40,26 @@ class AccountChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def note_balances(conn: billing.Connection, balances: Mapping[str, int]) -> None:
-    """Remember what the accounts hold at this moment; what is very old is forgotten."""
+    """Remember what the accounts hold at this moment; what is very old is forgotten.
+
+    Soon after the look of another worker this one may be the older, and would look like a payment.
+    """
     await conn.execute(
         """
         WITH old AS (
             DELETE FROM provider_balance WHERE at < now() - make_interval(days => $3)
         )
         INSERT INTO provider_balance (backend, balance_nano)
-        SELECT * FROM unnest($1::text[], $2::bigint[]) ON CONFLICT DO NOTHING
+        SELECT * FROM unnest($1::text[], $2::bigint[]) AS seen (backend, balance_nano)
+         WHERE NOT EXISTS (SELECT FROM provider_balance known
+                            WHERE known.backend = seen.backend
+                              AND known.at > now() - make_interval(secs => $4))
+            ON CONFLICT DO NOTHING
         """,
         list(balances),
         list(balances.values()),
         KEPT_DAYS,
+        APART_SECONDS,
     )
 
 

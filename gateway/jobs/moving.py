@@ -91,7 +91,8 @@ async def reroute(conn: billing.Connection) -> int:
     """Let jobs that have waited in front of a closed door take another one; returns how many did.
 
     A door is closed that no worker tells of: its circuit is open, or nobody is there who could serve it.
-    There they come next. What was perhaps sent already stays where it is.
+    There they stand as far behind the clock as they did, so a long backlog passes nobody by. What was
+    perhaps sent already stays where it is.
     """
     rows = await conn.fetch(
         f"""
@@ -105,24 +106,29 @@ async def reroute(conn: billing.Connection) -> int:
             SELECT DISTINCT unnest(queues) AS queue FROM worker
              WHERE seen_at > now() - make_interval(secs => $1)
         ), closed AS (
-            SELECT queue FROM named WHERE queue IS NOT NULL AND queue NOT IN (SELECT queue FROM served)
+            SELECT queue, {FRONT.format(queue="named.queue")} AS front
+              FROM named WHERE queue IS NOT NULL AND queue NOT IN (SELECT queue FROM served)
         ), waiting AS (
-            SELECT job.id, j.next, array_remove(job.routes, j.next) || job.queue AS others
+            SELECT job.id, j.next, array_remove(job.routes, j.next) || job.queue AS others,
+                   greatest(job.turn - closed.front, 0) AS behind
               FROM closed CROSS JOIN LATERAL (
                 SELECT id, (SELECT r FROM unnest(routes) WITH ORDINALITY AS u (r, place)
                              WHERE r IN (SELECT queue FROM served) ORDER BY place LIMIT 1) AS next
-                  FROM job
-                 WHERE status = 'queued' AND queue = closed.queue AND routes IS NOT NULL
+                  FROM (
+                    SELECT * FROM job
+                     WHERE status = 'queued' AND queue = closed.queue AND routes IS NOT NULL
+                     ORDER BY turn, id OFFSET 0  -- by the index, for as long as it takes
+                  ) job
+                 WHERE routes && ARRAY(SELECT queue FROM served)
                    AND run_at < now() - make_interval(secs => $2) AND NOT {SENT}
-                 ORDER BY turn, id LIMIT 1000
-              ) j JOIN job ON job.id = j.id
-             WHERE j.next IS NOT NULL
-             FOR UPDATE OF job SKIP LOCKED
+                 LIMIT 1000
+              ) j JOIN job ON job.id = j.id AND job.status = 'queued'
+             LIMIT 1000 FOR UPDATE OF job SKIP LOCKED
         )
-        UPDATE job SET queue = waiting.next, routes = waiting.others,
-                       turn = {FRONT.format(queue="waiting.next")},
+        UPDATE job SET queue = waiting.next, routes = waiting.others, run_at = now(),
+                       turn = {FRONT.format(queue="waiting.next")} + waiting.behind,
                        route_reason = 'nobody served ' || job.queue
-          FROM waiting WHERE job.id = waiting.id AND job.status = 'queued'
+          FROM waiting WHERE job.id = waiting.id
         RETURNING job.id
         """,  # noqa: S608 - names of columns
         SERVED_SECONDS,

@@ -20,7 +20,10 @@ class BackendCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CostDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt (`job:n`) whose cost is not booked as it was; None: there is no such attempt or posting."""
+    """An attempt (`job:n`) whose cost is not booked as it was; None: there is no such attempt or posting.
+
+    An expense that is booked to variance, or the other way round, is not booked as it was.
+    """
 
     ref: str
     attempt_nano: int | None
@@ -39,13 +42,14 @@ _TOTALS: Final = """
 """
 _DIFFERENCES: Final = """
     SELECT replace(a.job_id::text, '-', '') || ':' || a.n AS ref, a.provider_cost_nano AS attempt_nano,
-           e.amount_nano AS booked_nano
+           -e.amount_nano AS booked_nano
       FROM attempt a
       LEFT JOIN transfer t ON t.kind = 'provider_cost'
                           AND t.external_ref = replace(a.job_id::text, '-', '') || ':' || a.n
-      LEFT JOIN entry e ON e.transfer_id = t.id AND e.account_id = $2
+      LEFT JOIN entry e ON e.transfer_id = t.id
+                       AND e.account_id = CASE WHEN a.cost_is_possible THEN $5::uuid ELSE $4::uuid END
      WHERE a.created_at >= $1 AND a.provider_cost_nano > 0
-       AND a.provider_cost_nano IS DISTINCT FROM e.amount_nano
+       AND a.provider_cost_nano IS DISTINCT FROM -e.amount_nano
     UNION ALL
     SELECT t.external_ref, a.provider_cost_nano, e.amount_nano
       FROM transfer t
@@ -64,5 +68,12 @@ async def compare_provider_costs(
 ) -> tuple[list[BackendCost], list[CostDifference]]:
     """Attempts begun since, by backend, and every one (at most MOST_REPORTED) whose booking differs."""
     totals = await conn.fetch(_TOTALS, since, billing.COGS_PAYABLE)
-    differing = await conn.fetch(_DIFFERENCES, since, billing.COGS_PAYABLE, MOST_REPORTED)
+    differing = await conn.fetch(
+        _DIFFERENCES,
+        since,
+        billing.COGS_PAYABLE,
+        MOST_REPORTED,
+        billing.COGS_EXPENSE,
+        billing.VARIANCE,
+    )
     return [BackendCost(**row) for row in totals], [CostDifference(**row) for row in differing]

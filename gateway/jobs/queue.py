@@ -27,10 +27,11 @@ CHANNEL: Final = "antiphon_jobs"
 
 log = structlog.get_logger(__name__)
 
-SENT: Final = """EXISTS (
-    SELECT FROM attempt a WHERE a.job_id = job.id AND a.n = job.attempts
-       AND a.finished_at IS NULL AND a.remote_task IS NOT NULL)"""
-"""Whether a job's last attempt is, perhaps, under way at a provider."""
+SENT: Final = """coalesce((
+    SELECT true FROM attempt a WHERE a.job_id = job.id AND a.n = job.attempts
+       AND a.finished_at IS NULL AND a.remote_task IS NOT NULL), false)"""
+"""Whether a job's last attempt is, perhaps, under way at a provider; asked by its key. An EXISTS would
+become a join, and where few jobs are expected that reads all attempts that there ever were."""
 DEATHS: Final = "(SELECT coalesce(sum(a.lost), 0) FROM attempt a WHERE a.job_id = job.id)"
 """Workers that a job has cost, without the one whose lease has just lapsed."""
 MAY_COST: Final = """nullif(CASE WHEN attempt.state IN ('sent', 'accepted')

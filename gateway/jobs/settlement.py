@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 import billing
-from gateway.jobs.attempts import AttemptEnd, count_attempts, count_sales
+from gateway.jobs.attempts import AttemptEnd, count_attempts
 from gateway.jobs.job import JobError, JobErrorCode, JobResult, JobStatus
 from gateway.jobs.queue import DEATHS, MAX_ATTEMPTS, MAY_COST
 from gateway.jobs.retention import RETENTION
@@ -317,11 +317,8 @@ async def _write(conn: billing.Connection, finals: Sequence[_Final]) -> None:
     await _count(conn, finals)
     charged = [final for final in finals if final.charged_nano is not None]
     await count_usage(conn, (_use(final) for final in charged))
-    await count_sales(
-        conn, [(final.row.model, final.row.backend or "none", final.charged_nano or 0) for final in charged]
-    )
     await outbox.note_ended(conn, [final.row.id for final in finals])
-    await count_attempts(conn, ends)  # last: it locks the accounts of what providers cost
+    await count_attempts(conn, ends)
 
 
 async def _write_jobs(conn: billing.Connection, finals: Sequence[_Final]) -> None:
@@ -372,17 +369,18 @@ async def _close_attempts(conn: billing.Connection, finals: Sequence[_Final]) ->
         [final.cost_nano for final in finals],
         [final.is_ambiguous for final in finals],
     )
-    jobs = {final.row.id: final.row for final in finals}
+    ended = {final.row.id: final for final in finals}
     return [
         AttemptEnd(
             job_id=row["job_id"],
             n=row["n"],
-            model=jobs[row["job_id"]].model,
+            model=ended[row["job_id"]].row.model,
             backend=row["backend"],
-            test=jobs[row["job_id"]].test,
+            test=ended[row["job_id"]].row.test,
             result=row["error_code"] if row["state"] == "failed" else row["state"],
             cost_nano=row["provider_cost_nano"] or 0,
             cost_is_possible=row["cost_is_possible"],
+            revenue_nano=ended[row["job_id"]].charged_nano,
         )
         for row in rows
     ]

@@ -25,8 +25,9 @@ PORTS: Final = frozenset({80, 443, 8080, 8443})
 _SCHEMES: Final = {"http": 80, "https": 443}
 _ADDRESSES_TRIED: Final = 3
 _RESOLVE_SECONDS: Final = 10
-_LOOKUPS: Final = ThreadPoolExecutor(256, thread_name_prefix="lookup")
-"""Their own threads: a name service that never answers must not keep those that everything else needs."""
+_LOOKUPS: Final = ThreadPoolExecutor(1_024, thread_name_prefix="lookup")
+"""Their own threads: a name service that never answers must not keep those that everything else needs. A
+thread waits on after its request has given up, so there are more of them than requests at once."""
 
 _USER: Final = re.compile(r"[^/?#]*//[^/?#]*@")
 """Also an empty user name: what stands before the sign is where other readers look for the host."""
@@ -36,6 +37,8 @@ _INSIDE: Final = ("localhost", "local", "internal", "home.arpa")
 """Names, and ends of names, that never lead to the internet (RFC 6761, RFC 6762, RFC 8375, ICANN)."""
 _LOOPBACK: Final = ipaddress.IPv4Address("127.0.0.1")
 _NOT_PUBLIC: Final = "the URL's host is not on the public internet"
+_NOT_FOUND: Final = "the URL's host name is not known, or not on the public internet"
+"""One answer to both: nobody learns from us which names there are inside."""
 
 Permits = Callable[[Address], bool]
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
@@ -75,7 +78,7 @@ class Guard:
         """
         addresses = await self._addresses(target)
         if not addresses or not all(self._permits(address) for address in addresses):
-            raise OutboundError(_NOT_PUBLIC)
+            raise OutboundError(_NOT_FOUND)
         return addresses[:_ADDRESSES_TRIED]
 
     async def _addresses(self, target: httpx.URL) -> Sequence[Address]:
@@ -89,7 +92,7 @@ class Guard:
         except TimeoutError:
             raise OutboundError("the URL's host name could not be looked up in time") from None
         except (OSError, UnicodeError, ValueError) as error:
-            raise OutboundError("the URL's host name is not known") from error
+            raise OutboundError(_NOT_FOUND) from error
 
 
 def open_guard(*, allow_private_hosts: bool) -> Guard:

@@ -19,6 +19,8 @@ HEAD_BYTES: Final = 1_024
 
 _CONNECT_SECONDS: Final = 4
 """So that a second address has its turn within the deadline of most requests."""
+_STALL_SECONDS: Final = 30
+"""Without a byte taken or sent. A long request has long for all of it, not to hold a place by silence."""
 _BODY_SECONDS: Final = 2
 """The status is what counts: who is slow to say more is not waited for."""
 
@@ -56,7 +58,7 @@ class Sender:
             OutboundError: there was no answer; with the reason. BadUrl: there never can be one.
         """
         started = time.perf_counter()
-        limits = httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS))
+        limits = httpx.Timeout(min(timeout, _STALL_SECONDS), connect=min(timeout, _CONNECT_SECONDS))
         answer = None
         try:
             async with asyncio.timeout(timeout):

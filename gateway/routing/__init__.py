@@ -7,6 +7,7 @@ from gateway.routing.choice import (
     choose,
     judge,
     longest_seconds,
+    ordered_frames,
     route_request,
 )
 from gateway.routing.health import Circuit, RouteHealth
@@ -57,6 +58,7 @@ __all__ = [
     "model_of",
     "offer",
     "open_routes",
+    "ordered_frames",
     "remote_queue",
     "route_request",
 ]

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.catalog import SANDBOX, Model
 from gateway.errors import GatewayError, InvalidRequest, ModelUnavailable, UnsupportedParameter
-from gateway.generation import SAMPLE_RATE, GenerationRequest, ProviderChoice
+from gateway.generation import SAMPLE_RATE, GenerationRequest
 from gateway.routing import engine, runware, wavespeed
 from gateway.routing.engine import Loaded
 from gateway.routing.health import Circuit, RouteHealth
@@ -141,7 +141,8 @@ def choose(
     judged = [_candidate(route, request, known) for route in wanted]
     fitting = [one for one in judged if not one.judgement.objections]
     if not fitting:
-        raise _refusal(min(judged, key=lambda one: one.key), able)
+        spurned = [_candidate(route, request, known) for route in routes if route not in wanted]
+        raise _refusal(min(judged, key=lambda one: one.key), spurned, able)
     serving = [one for one in fitting if not _is_lost(one.route, known)]
     if not serving or all(one.trouble is _UNPAID for one in serving):
         raise _out_of_order(fitting)
@@ -170,6 +171,11 @@ def judge(route: Route, request: GenerationRequest, loaded: Loaded | None) -> Ju
     if more := _remote_objections(request, judged):
         return Judgement(objections=(*more, *judged.objections), warnings=judged.warnings)
     return judged
+
+
+def ordered_frames(backend: str, request: GenerationRequest) -> int:
+    """What is made there of each variation, and charged to us: more than is asked where that is too short."""
+    return runware.ordered_frames(request) if backend == RUNWARE else request.frames
 
 
 def longest_seconds(route: Route, loaded: Loaded | None) -> float:
@@ -224,16 +230,17 @@ def _wanted(routes: Sequence[Route], request: GenerationRequest) -> tuple[list[R
         # The first choice or none: what cannot be the first is not looked at.
         chosen = min(wanted, key=lambda route: _place(asked.order, route.backend), default=None)
         wanted = [chosen] if chosen is not None and chosen.backend in asked.order else []
-    if not wanted or (missing and request.strict):
-        raise _nowhere(asked, model, known)
+    if missing and request.strict:
+        raise _nowhere(f"provider: {missing[0]} does not serve {model} here", missing, known)
+    if not wanted:
+        raise _nowhere(f"provider leaves no route of {model}", [*asked.order, *asked.only], known)
     return wanted, [f"provider: {name} does not serve {model} here and was ignored" for name in missing]
 
 
-def _nowhere(asked: ProviderChoice, model: str, known: Sequence[str]) -> InvalidRequest:
-    named = [*asked.order, *asked.only]
+def _nowhere(why: str, named: Sequence[str], known: Sequence[str]) -> InvalidRequest:
     near = difflib.get_close_matches(named[0], known, n=1, cutoff=0.0) if named else []
     return InvalidRequest(
-        f"provider leaves no route: {model} is served here by {', '.join(known)}",
+        f"{why}; it is served by {', '.join(known)}",
         param="provider",
         suggestion=near[0] if near else known[0],
     )
@@ -243,7 +250,7 @@ def _candidate(route: Route, request: GenerationRequest, known: Known) -> _Candi
     loaded = known.models.get(route.model.id) if route.backend == ENGINE else None
     trouble = _trouble(route, known)
     asked = () if request.provider is None else request.provider.order
-    price = float("inf") if route.nano_per_second is None else route.nano_per_second
+    nano, frames = route.nano_per_second, ordered_frames(route.backend, request)
     return _Candidate(
         route=route,
         judgement=judge(route, request, loaded),
@@ -252,7 +259,7 @@ def _candidate(route: Route, request: GenerationRequest, known: Known) -> _Candi
         key=(
             _place(asked, route.backend),
             _place(route.model.routes, route.backend),
-            price,
+            float("inf") if nano is None else nano * frames,
             _latency(route, request, known),
             route.backend,
         ),
@@ -341,12 +348,16 @@ def _reason(
     return f"{why}, though {first.doubt}" if first.is_out else why
 
 
-def _refusal(best: _Candidate, able: Callable[[], Sequence[str]]) -> GatewayError:
-    """Of the route that would have served it; with the models that can."""
+def _refusal(
+    best: _Candidate, spurned: Sequence[_Candidate], able: Callable[[], Sequence[str]]
+) -> GatewayError:
+    """Of the route that would have served it; with routes that `provider` rules out, and models, that can."""
     model, objection = best.route.model.id, best.judgement.objections[0]
     who = model if best.route.backend == ENGINE else f"{model} is served by {best.route.backend}, which"
     others = able()
     told = f"models that can: {', '.join(others)}" if others else "no other model here can"
+    if capable := [one.route.backend for one in spurned if not (one.is_out or one.judgement.objections)]:
+        told = f"{' and '.join(capable)} can, but provider rules that out; {told}"
     kind = InvalidRequest if objection.param in _VALUES else UnsupportedParameter
     return kind(
         f"{who} {objection.message}; {told}",
@@ -360,7 +371,7 @@ def _out_of_order(fitting: Sequence[_Candidate]) -> ModelUnavailable:
     model = fitting[0].route.model
     unpaid = [one.route.backend for one in fitting if one.trouble is _UNPAID]
     told = (
-        f"{' and '.join(unpaid)}, by which {model.id} is served, {_UNPAID.why} at the moment"
+        f"{model.id} is served by {' and '.join(unpaid)}, without credit there at the moment"
         if unpaid
         else f"the engine could not load {model.id}; the worker's log says why"
     )

@@ -35,6 +35,20 @@ def most_steps(air: str) -> int:
     return _TURBO_STEPS if is_turbo(air) else _STEPS
 
 
+def ordered_frames(request: GenerationRequest) -> int:
+    """What is asked for there, and charged: a new song in tenths of a second, and never too short."""
+    if request.task is not Task.TEXT2MUSIC:
+        return request.frames
+    tenths = -(-request.frames * 10 // SAMPLE_RATE)
+    return min(max(tenths, LEAST_SECONDS * 10), MOST_SECONDS * 10) * SAMPLE_RATE // 10
+
+
+def cfg_scale(scale: float) -> float:
+    """As it is sent: in its range, in hundredths."""
+    low, high = GUIDANCE_SCALE
+    return round(min(max(scale, low), high), 2)
+
+
 def judge(request: GenerationRequest, air: str) -> Judgement:
     """What stands between the request and the model that Runware calls `air`."""
     told = _Told(strict=request.strict)
@@ -82,7 +96,7 @@ class _Told:
 def _judge_words(told: _Told, request: GenerationRequest) -> None:
     low, high = TEXT_CHARACTERS
     if not low <= len(request.prompt) <= high:
-        told.refuse("prompt", f"takes prompts of {low} to {high} characters")
+        told.refuse("prompt", f"takes prompts of {low} to {high} characters", _nearest_length(request.prompt))
     if not request.instrumental and len(request.lyrics) > MOST_LYRICS_CHARACTERS:
         told.refuse(
             "lyrics",
@@ -121,20 +135,22 @@ def _judge_length(told: _Told, request: GenerationRequest) -> None:
             told.refuse("audio_duration", "does not decide by itself how long a song is", str(LEAST_SECONDS))
         return
     if request.frames > MOST_SECONDS * SAMPLE_RATE:
-        param = "audio_duration" if is_new else _longest_part(request)
-        told.refuse(param, f"makes at most {MOST_SECONDS} s", str(MOST_SECONDS) if is_new else None)
+        param, nearest = ("audio_duration", str(MOST_SECONDS)) if is_new else _longest_part(request)
+        told.refuse(param, f"makes at most {MOST_SECONDS} s", nearest)
     elif is_new and request.frames < LEAST_SECONDS * SAMPLE_RATE:
         told.warnings.append(_EVEN_IF_STRICT)
 
 
-def _longest_part(request: GenerationRequest) -> str:
-    """What makes an edit long: where it grows, or the source itself."""
-    source = request.source_audio.frames if request.source_audio else None
-    before = -(request.repainting_start or 0.0)
-    after = (request.repainting_end or 0.0) - (source or 0) / SAMPLE_RATE
-    if before <= 0 and after <= 0:
-        return "source_audio"
-    return "repainting_start" if before > after else "repainting_end"
+def _longest_part(request: GenerationRequest) -> tuple[str, str]:
+    """What makes an edit long, where it grows or the source itself; and what would not."""
+    source = ((request.source_audio.frames if request.source_audio else None) or 0) / SAMPLE_RATE
+    start, end = request.repainting_start or 0.0, request.repainting_end or 0.0
+    excess = request.frames / SAMPLE_RATE - MOST_SECONDS
+    if start >= 0 and end <= source:
+        return "source_audio", f"at most {MOST_SECONDS} s"
+    if -start > end - source:
+        return "repainting_start", f"{min(start + excess, 0.0):g}"
+    return "repainting_end", f"{max(end - excess, source):g}"
 
 
 def _judge_guidance(told: _Told, request: GenerationRequest, *, turbo: bool) -> None:
@@ -159,10 +175,19 @@ def _judge_guidance(told: _Told, request: GenerationRequest, *, turbo: bool) -> 
     if negative is None:
         return
     low, high = TEXT_CHARACTERS
-    if scale is not None and scale <= 1:
+    if scale is not None and cfg_scale(scale) <= 1:
         told.let_go("negative_prompt", of="without guidance (guidance_scale above 1)")
     elif not low <= len(negative) <= high:
-        told.refuse("negative_prompt", f"takes negative prompts of {low} to {high} characters")
+        told.refuse(
+            "negative_prompt",
+            f"takes negative prompts of {low} to {high} characters",
+            _nearest_length(negative),
+        )
+
+
+def _nearest_length(text: str) -> str:
+    low, high = TEXT_CHARACTERS
+    return f"at least {low} characters" if len(text) < low else f"at most {high} characters"
 
 
 def _judge_sampling(told: _Told, request: GenerationRequest, most: int) -> None:

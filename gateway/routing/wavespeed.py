@@ -33,7 +33,12 @@ _NO_LANGUAGE: Final = "unknown"
 
 def judge(request: GenerationRequest, model_name: str) -> Judgement:
     """Of a request for that model of WaveSpeed's: what it cannot express, and what it would let go."""
-    objections = [*_about_audio(request), *_about_length(request, model_name), *_about_seed(request)]
+    objections = [
+        *_about_audio(request),
+        *_about_prompt(request),
+        *_about_length(request, model_name),
+        *_about_seed(request),
+    ]
     if request.strict:
         objections += [
             Objection(param=field, message=f"has no {field}", suggestion="leave it out")
@@ -56,6 +61,11 @@ def _about_audio(request: GenerationRequest) -> Iterator[Objection]:
     for param in ("source_audio", "reference_audio"):
         if getattr(request, param) is not None:
             yield Objection(param=param, message=f"takes no {param}", suggestion="leave it out")
+
+
+def _about_prompt(request: GenerationRequest) -> Iterator[Objection]:
+    if not request.prompt.strip():
+        yield Objection(param="prompt", message="needs a prompt", suggestion="lo-fi hip hop")
 
 
 def _about_length(request: GenerationRequest, model_name: str) -> Iterator[Objection]:

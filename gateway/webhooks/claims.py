@@ -28,6 +28,9 @@ WEBHOOK_LEASE_SECONDS: Final = 60
 UPLOAD_LEASE_SECONDS: Final = 360
 """Longer than an attempt may take. A delivery whose process was killed waits for the end of its lease."""
 
+LATE_DAYS: Final = 5
+"""Then it is given up, so that the backlog of a host that hangs ends somewhere; all attempts take less."""
+
 _CLAIM_LOCK: Final = 0x77686F6F  # "whoo": one process at a time counts and claims
 
 
@@ -43,6 +46,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_id: uuid.UUID | None
     is_wanted: bool
     """False: its endpoint was disabled or deleted meanwhile."""
+    is_late: bool
+    """It has waited for too long: more comes into its lane than can be sent."""
     event_id: uuid.UUID
     type: str
     job_id: uuid.UUID | None
@@ -76,9 +81,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return "failed" if self.state == "pending" else self.state
 
 
-_CLAIMED: Final = """
+_CLAIMED: Final = f"""
     SELECT claimed.id, claimed.attempts, claimed.kind, claimed.url, claimed.organization_id,
            claimed.endpoint_id, endpoint.id IS NULL OR endpoint.status = 'enabled' AS is_wanted,
+           claimed.created_at < now() - interval '{LATE_DAYS} days' AS is_late,
            event.id AS event_id, event.type, event.job_id, event.payload::text AS payload,
            event.created_at AS happened_at,
            coalesce(endpoint.id, claimed.project_id, claimed.organization_id) AS secret_owner,
@@ -90,7 +96,7 @@ _CLAIMED: Final = """
       LEFT JOIN webhook_signing signing
         ON claimed.endpoint_id IS NULL
        AND signing.owner_id = coalesce(claimed.project_id, claimed.organization_id)
-"""
+"""  # noqa: S608 - a constant
 _LEASE: Final = f"""
     now() + make_interval(secs => CASE kind WHEN 'upload' THEN {UPLOAD_LEASE_SECONDS}
                                             ELSE {WEBHOOK_LEASE_SECONDS} END)
@@ -190,6 +196,8 @@ async def claim_test(
 
     The caller holds the transaction that wrote the event.
     """
+    # Locked, so that two tests that begin at once do not both find none.
+    await conn.execute("SELECT FROM webhook_endpoint WHERE id = $1 FOR NO KEY UPDATE", endpoint_id)
     row = await conn.fetchrow(
         f"""
         WITH claimed AS (

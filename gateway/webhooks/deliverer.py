@@ -114,7 +114,7 @@ class Deliverer:
         try:
             if not claim.is_wanted:
                 await self._end_untried(claim, "dropped")
-            elif _was_last(claim):
+            elif claim.is_late or _was_last(claim):
                 await self._end_untried(claim, "exhausted")
             else:
                 await self._finish(claim, await self._postman.bring(claim))
@@ -136,7 +136,9 @@ class Deliverer:
             state=outcome.state if is_ours else "lost",
         )
         if is_ours and not is_test and claim.endpoint_id is not None and outcome.state != "delivered":
-            await endpoints.disable_failing(self._pool, claim.endpoint_id, is_gone=outcome.status == _GONE)
+            await endpoints.disable_failing(
+                self._pool, claim.endpoint_id, claim.url, is_gone=outcome.status == _GONE
+            )
 
     async def _end_untried(self, claim: Claim, state: str) -> None:
         async with self._pool.acquire() as conn:

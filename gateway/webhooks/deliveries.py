@@ -73,6 +73,26 @@ _SELECT: Final = """
 """
 
 
+_FORGET_DELIVERIES: Final = """
+    DELETE FROM webhook_delivery WHERE id IN (
+        SELECT id FROM webhook_delivery WHERE id < $1 AND state <> 'pending'
+         ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+_FORGET_EVENTS: Final = """
+    DELETE FROM webhook_event WHERE id IN (
+        SELECT id FROM webhook_event event
+         WHERE id < $1 AND NOT EXISTS (SELECT FROM webhook_delivery WHERE event_id = event.id)
+         ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+_FORGET_ENDPOINTS: Final = """
+    DELETE FROM webhook_endpoint WHERE id IN (
+        SELECT id FROM webhook_endpoint endpoint
+         WHERE id < $1 AND deleted_at IS NOT NULL
+           AND NOT EXISTS (SELECT FROM webhook_delivery WHERE endpoint_id = endpoint.id)
+         ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+
+
 async def list_deliveries(
     pool: "asyncpg.Pool[asyncpg.Record]", principal: Principal, wanted: DeliveryFilter
 ) -> tuple[list[Delivery], uuid.UUID | None]:
@@ -154,37 +174,16 @@ async def forget_old(conn: billing.Connection) -> int:
 
     Returns how many there were; the caller holds the transaction and comes back until there are none.
     """
-    rows = await conn.fetch(
-        """
-        DELETE FROM webhook_delivery WHERE id IN (
-            SELECT id FROM webhook_delivery WHERE id < $1 AND state <> 'pending'
-             ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)
-        RETURNING id
-        """,
-        await _oldest_kept(conn),
-        _BATCH,
-    )
-    if rows:
-        return len(rows)
-    status = await conn.execute(
-        """
-        DELETE FROM webhook_event WHERE id IN (
-            SELECT id FROM webhook_event event
-             WHERE id < $1 AND NOT EXISTS (SELECT FROM webhook_delivery WHERE event_id = event.id)
-             ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)
-        """,
-        await _oldest_kept(conn),
-        _BATCH,
-    )
-    return int(status.rpartition(" ")[2])
-
-
-async def _oldest_kept(conn: billing.Connection) -> uuid.UUID:
-    return first_id(await conn.fetchval("SELECT now()"), margin=RETENTION)
+    oldest = first_id(await conn.fetchval("SELECT now()"), margin=RETENTION)
+    for statement in (_FORGET_DELIVERIES, _FORGET_EVENTS, _FORGET_ENDPOINTS):
+        status = await conn.execute(statement, oldest, _BATCH)
+        if forgotten := int(status.rpartition(" ")[2]):
+            return forgotten
+    return 0
 
 
 async def _due_again(conn: billing.Connection, delivery_id: uuid.UUID) -> uuid.UUID:
-    """The delivery to look at: the same one while it waits; under way, it is left alone."""
+    """The delivery to look at: the same one while it waits, or its replay; under way, it is left alone."""
     state = await conn.fetchval("SELECT state FROM webhook_delivery WHERE id = $1", delivery_id)
     if state == "pending":
         await conn.execute(
@@ -195,6 +194,15 @@ async def _due_again(conn: billing.Connection, delivery_id: uuid.UUID) -> uuid.U
             delivery_id,
         )
         return delivery_id
+    waiting = await conn.fetchval(
+        """
+        SELECT again.id FROM webhook_delivery ended JOIN webhook_delivery again USING (event_id)
+         WHERE ended.id = $1 AND again.replay_of = $1 AND again.state = 'pending'
+        """,
+        delivery_id,
+    )
+    if waiting is not None:
+        return await _due_again(conn, waiting)
     fresh = new_id()
     await conn.execute(
         """

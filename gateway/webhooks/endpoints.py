@@ -27,6 +27,8 @@ MAX_DESCRIPTION: Final = 500
 FAILING_FOR: Final = timedelta(days=5)
 """Without one success: then it is disabled. Retries of one event are over after three."""
 
+_DROPPED_AT_ONCE: Final = 50_000
+
 VISIBLE: Final = "organization_id = $1 AND ($2::uuid IS NULL OR project_id = $2)"
 
 
@@ -138,82 +140,69 @@ async def update_endpoint(
     if not columns:
         return await read_endpoint(pool, principal, endpoint_id)
     settings = ", ".join(f"{name} = ${n}" for n, name in enumerate(columns, start=4))
-    async with pool.acquire() as conn, conn.transaction():
-        dropped = await _drop_visible(conn, principal, endpoint_id) if changes.enabled is False else 0
-        row = await conn.fetchrow(
-            f"""
-            UPDATE webhook_endpoint SET {settings}
-             WHERE {VISIBLE} AND id = $3 AND deleted_at IS NULL RETURNING {_COLUMNS}
-            """,  # noqa: S608 - names of columns
-            principal.organization_id,
-            principal.project_id,
-            endpoint_id,
-            *columns.values(),
-        )
-        await _count(conn, "dropped", dropped)
-    return _found(row)
+    row = await pool.fetchrow(
+        f"""
+        UPDATE webhook_endpoint SET {settings}
+         WHERE {VISIBLE} AND id = $3 AND deleted_at IS NULL RETURNING {_COLUMNS}
+        """,  # noqa: S608 - names of columns
+        principal.organization_id,
+        principal.project_id,
+        endpoint_id,
+        *columns.values(),
+    )
+    endpoint = _found(row)
+    if endpoint.status == "disabled":
+        await _drop(pool, endpoint_id)
+    return endpoint
 
 
 async def delete_endpoint(
     pool: "asyncpg.Pool[asyncpg.Record]", principal: Principal, endpoint_id: uuid.UUID
 ) -> None:
     """What waits for it is dropped; what was delivered stays readable. Raises NotFound."""
-    async with pool.acquire() as conn, conn.transaction():
-        dropped = await _drop_visible(conn, principal, endpoint_id)
-        row = await conn.fetchrow(
-            f"""
-            UPDATE webhook_endpoint
-               SET deleted_at = now(), status = 'disabled',
-                   disabled_reason = coalesce(disabled_reason, 'customer')
-             WHERE {VISIBLE} AND id = $3 AND deleted_at IS NULL RETURNING {_COLUMNS}
-            """,  # noqa: S608 - constants
-            principal.organization_id,
-            principal.project_id,
-            endpoint_id,
-        )
-        await _count(conn, "dropped", dropped)
+    row = await pool.fetchrow(
+        f"""
+        UPDATE webhook_endpoint
+           SET deleted_at = now(), status = 'disabled',
+               disabled_reason = coalesce(disabled_reason, 'customer')
+         WHERE {VISIBLE} AND id = $3 AND deleted_at IS NULL RETURNING {_COLUMNS}
+        """,  # noqa: S608 - constants
+        principal.organization_id,
+        principal.project_id,
+        endpoint_id,
+    )
     _found(row)
+    await _drop(pool, endpoint_id)
 
 
 async def disable_failing(
-    pool: "asyncpg.Pool[asyncpg.Record]", endpoint_id: uuid.UUID, *, is_gone: bool
+    pool: "asyncpg.Pool[asyncpg.Record]", endpoint_id: uuid.UUID, url: str, *, is_gone: bool
 ) -> bool:
     """Disable it if it says that it is gone, or has failed for too long, and tell the other endpoints.
 
-    Deliveries first, then the endpoint, then counters: as in `claims.record`, so that nobody waits in a
-    circle.
+    `url`: where that was seen. An endpoint that has moved meanwhile stays.
     """
+    reason = "gone" if is_gone else "failing"
     async with pool.acquire() as conn, conn.transaction():
-        due = await conn.fetchval(
-            """
-            SELECT $2 OR failing_since < now() - $3::interval
-              FROM webhook_endpoint WHERE id = $1 AND status = 'enabled'
-            """,
-            endpoint_id,
-            is_gone,
-            FAILING_FOR,
-        )
-        if not due:
-            return False
-        dropped = await _drop(conn, endpoint_id)
-        reason = "gone" if is_gone else "failing"
         row = await conn.fetchrow(
             f"""
             UPDATE webhook_endpoint SET status = 'disabled', disabled_reason = $2
-             WHERE id = $1 AND status = 'enabled' AND ($3 OR failing_since < now() - $4::interval)
+             WHERE id = $1 AND url = $5 AND status = 'enabled'
+               AND ($3 OR failing_since < now() - $4::interval)
             RETURNING {_COLUMNS}
             """,  # noqa: S608 - constants
             endpoint_id,
             reason,
             is_gone,
             FAILING_FOR,
+            url,
         )
         if row is None:
             return False
         await _tell_disabled(conn, _from_row(row))
         await _count(conn, "disabled", 1)
-        await _count(conn, "dropped", dropped)
     log.warning("webhooks.endpoint_disabled", endpoint=endpoint_id.hex, reason=reason)
+    await _drop(pool, endpoint_id)
     return True
 
 
@@ -227,32 +216,33 @@ async def _tell_disabled(conn: billing.Connection, endpoint: Endpoint) -> None:
     await outbox.note_events(conn, [event], but_for=endpoint.id)
 
 
-async def _drop_visible(conn: billing.Connection, principal: Principal, endpoint_id: uuid.UUID) -> int:
-    """If the caller may see the endpoint at all."""
-    is_visible = await conn.fetchval(
-        f"SELECT true FROM webhook_endpoint WHERE {VISIBLE} AND id = $3 AND deleted_at IS NULL",  # noqa: S608 - constants
-        principal.organization_id,
-        principal.project_id,
-        endpoint_id,
-    )
-    return await _drop(conn, endpoint_id) if is_visible else 0
+async def _drop(pool: "asyncpg.Pool[asyncpg.Record]", endpoint_id: uuid.UUID) -> None:
+    """End what waits for an endpoint that is disabled, also what is under way.
 
-
-async def _drop(conn: billing.Connection, endpoint_id: uuid.UUID) -> int:
-    """End what waits for it, also what is under way; returns how many."""
-    status = await conn.execute(
-        """
-        WITH locked AS (
-            SELECT id FROM webhook_delivery
-             WHERE lane = $1 AND state = 'pending' ORDER BY id FOR UPDATE
-        )
-        UPDATE webhook_delivery
-           SET state = 'dropped', completed_at = now(), next_attempt_at = NULL, lease_until = NULL
-          FROM locked WHERE webhook_delivery.id = locked.id
-        """,
-        outbox.endpoint_lane(endpoint_id),
-    )
-    return int(status.rpartition(" ")[2])
+    By batches: behind a busy customer's dead endpoint there may be millions. Where this breaks off, the
+    rest is dropped when it is claimed.
+    """
+    dropped = _DROPPED_AT_ONCE
+    while dropped == _DROPPED_AT_ONCE:
+        async with pool.acquire() as conn, conn.transaction():
+            status = await conn.execute(
+                """
+                WITH locked AS (
+                    SELECT id FROM webhook_delivery
+                     WHERE lane = $1 AND state = 'pending'
+                       AND NOT EXISTS (SELECT FROM webhook_endpoint WHERE id = $2 AND status = 'enabled')
+                     ORDER BY next_attempt_at LIMIT $3 FOR UPDATE
+                )
+                UPDATE webhook_delivery
+                   SET state = 'dropped', completed_at = now(), next_attempt_at = NULL, lease_until = NULL
+                  FROM locked WHERE webhook_delivery.id = locked.id
+                """,
+                outbox.endpoint_lane(endpoint_id),
+                endpoint_id,
+                _DROPPED_AT_ONCE,
+            )
+            dropped = int(status.rpartition(" ")[2])
+            await _count(conn, "dropped", dropped)
 
 
 async def _count(conn: billing.Connection, result: str, number: int) -> None:
@@ -270,7 +260,7 @@ async def _count(conn: billing.Connection, result: str, number: int) -> None:
 def _changed_columns(changes: EndpointChanges) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     if changes.url is not msgspec.UNSET:
-        columns["url"] = changes.url
+        columns |= {"url": changes.url, "failing_since": None}
     if changes.events is not msgspec.UNSET:
         columns["events"] = check_events(changes.events)
     if changes.description is not msgspec.UNSET:

@@ -3,7 +3,9 @@
 An event that nobody wants to hear of leaves no row.
 """
 
+import re
 import uuid
+import zlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -20,6 +22,12 @@ WANTED: Final = """
     AND (endpoint.events IS NULL OR happened.type = ANY(endpoint.events))
 """
 """An endpoint of a project hears of this project only: not of other projects, not of money."""
+
+
+LANES_OF_URLS: Final = 256
+"""Of an organization: who gives each job a host of its own fills no more lanes than that."""
+
+_AFTER_HOST: Final = re.compile(r"[/?#]")
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +55,9 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True):
         if self.endpoint_id is not None:
             return endpoint_lane(self.endpoint_id)
         # Checked when the job was submitted; here nothing may fail that would keep the job from ending.
-        host = self.url.partition("://")[2].partition("/")[0].lower()
-        return f"{self.kind} {self.organization_id.hex} {host[:255]}"
+        host = _AFTER_HOST.split(self.url.partition("://")[2], maxsplit=1)[0].lower()
+        place = zlib.crc32(host.encode()) % LANES_OF_URLS
+        return f"{self.kind} {self.organization_id.hex} {place:02x}"
 
 
 def endpoint_lane(endpoint_id: uuid.UUID) -> str:

@@ -31,6 +31,8 @@ from gateway.settings import Settings
 COLLECTIONS_AT_ONCE: Final = 2
 """Songs in memory: 240 s of one are 92 MB, and encoding takes a core."""
 DOWNLOADS_AT_ONCE: Final = 8
+ON_DISK_AT_ONCE: Final = 64
+"""Jobs whose songs are fetched and not stored yet: ten thousand that end together would fill any disk."""
 DOWNLOAD_DELAYS: Final = (1.0, 3.0, 8.0)
 """Before each further try: a file may lag behind the word that it is there."""
 LEAST_ORDERED_FRAMES: Final = 30 * SAMPLE_RATE
@@ -70,6 +72,7 @@ class Collector:
         self._scratch = scratch
         self._turns = asyncio.Semaphore(at_once)
         self._downloads = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
+        self._room = asyncio.Semaphore(ON_DISK_AT_ONCE)
         self._sleep = sleep
 
     @contextlib.asynccontextmanager
@@ -83,7 +86,7 @@ class Collector:
             CollectFailed: the reason, in words for the customer.
             DecodeFailed: no decoder could be run.
         """
-        async with self._downloaded(rendered.outputs) as paths, self._turns:
+        async with self._room, self._downloaded(rendered.outputs) as paths, self._turns:
             yield await self._recordings(task, rendered.outputs, paths)
 
     @contextlib.asynccontextmanager
@@ -99,19 +102,19 @@ class Collector:
 
     async def _download(self, url: str, path: Path) -> None:
         """With a few further tries; the URL itself is a secret, and is told to nobody."""
-        async with self._downloads:
-            for delay in (*DOWNLOAD_DELAYS, None):
-                try:
+        for delay in (*DOWNLOAD_DELAYS, None):
+            try:
+                async with self._downloads:
                     await self._fetcher.fetch(url, path)
-                except (UnknownContainer, InputTooLong) as error:
-                    raise CollectFailed("what the provider made is no audio file of a usable kind") from error
-                except InputUnreadable as error:
-                    log.warning("provider.download_failed", reason=str(error), again_seconds=delay)
-                    if delay is None:
-                        raise CollectFailed("what the provider made could not be fetched") from error
-                    await self._sleep(delay)
-                else:
-                    return
+            except (UnknownContainer, InputTooLong) as error:
+                raise CollectFailed("what the provider made is no audio file of a usable kind") from error
+            except InputUnreadable as error:
+                log.warning("provider.download_failed", reason=str(error), again_seconds=delay)
+                if delay is None:
+                    raise CollectFailed("what the provider made could not be fetched") from error
+                await self._sleep(delay)
+            else:
+                return
 
     async def _recordings(
         self, task: RenderTask, outputs: Sequence[Output], paths: Sequence[Path]

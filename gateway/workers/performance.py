@@ -178,29 +178,32 @@ class Performer:
         return Ending(job_id=claim.job_id, fence=claim.fence, result=result, cost_nano=cost_nano)
 
     async def _make(self, active: Active) -> tuple[JobResult, int | None]:
+        """The songs, and what the provider charges for them."""
+        cost_nano: int | None = None  # nobody has told yet
         try:
             async with asyncio.timeout(self._waiting_seconds) as limit:
                 remote = await self._begin(active)
                 try:
                     state = await self._render(active, remote, limit)
-                    limit.reschedule(_in(TIMEOUT_SECONDS))  # from here on it is our own time
-                    return await self._finish(active, remote, state)
+                    cost_nano = 0 if isinstance(state, Succeeded) else state.cost_nano
+                    limit.reschedule(_in(WAITING_SECONDS))  # from here on it is our own time, and songs take turns
+                    return await self._finish(active, remote, state), cost_nano
                 finally:
                     self._backend.forget(remote)
         except TimeoutError as error:  # before OSError, which it is one of
             raise AttemptFailed(
-                JobErrorCode.TIMEOUT, "rendering took too long", elsewhere=True, cost_nano=None
+                JobErrorCode.TIMEOUT, "rendering took too long", elsewhere=True, cost_nano=cost_nano
             ) from error
         except (AudioError, StoreError, OSError) as error:
             log.exception("job.delivery_failed", job=active.claim.job_id.hex)
             raise AttemptFailed(
-                JobErrorCode.UPSTREAM_ERROR, _UNREADABLE, elsewhere=True, cost_nano=None
+                JobErrorCode.UPSTREAM_ERROR, _UNREADABLE, elsewhere=True, cost_nano=cost_nano
             ) from error
 
     async def _finish(
         self, active: Active, remote: RemoteTask, state: Succeeded | Rendered | Failed
-    ) -> tuple[JobResult, int | None]:
-        """The songs listened to and stored, and what the provider charges for them."""
+    ) -> JobResult:
+        """The songs listened to and stored."""
         if isinstance(state, Failed):
             raise AttemptFailed(
                 state.code, state.message, retryable=state.retryable, cost_nano=state.cost_nano
@@ -215,17 +218,20 @@ class Performer:
             code, message = JobErrorCode.QUALITY_FAILED, f"quality control: {error}"
             self._observe(remote, code)
             raise AttemptFailed(code, message, elsewhere=True, cost_nano=cost_nano) from error
-        except (AudioError, StoreError, OSError) as error:
-            if isinstance(error, TimeoutError):
-                raise
+        except AudioError as error:
             log.exception("job.delivery_failed", job=active.claim.job_id.hex)
             code = JobErrorCode.UPSTREAM_ERROR
-            if not isinstance(error, StoreError):
-                self._observe(remote, code)
+            self._observe(remote, code)
             message = str(error) if isinstance(error, CollectFailed) else _UNREADABLE
             raise AttemptFailed(code, message, elsewhere=True, cost_nano=cost_nano) from error
+        except TimeoutError:
+            raise
+        except (StoreError, OSError) as error:
+            # What we cannot keep is not paid for a second time at another backend.
+            log.exception("job.delivery_failed", job=active.claim.job_id.hex)
+            raise AttemptFailed(JobErrorCode.UPSTREAM_ERROR, _UNREADABLE, cost_nano=cost_nano) from error
         self._observe(remote, None)
-        return result, cost_nano
+        return result
 
     async def _deliver(self, active: Active, recordings: tuple[Recording, ...]) -> JobResult:
         return await self._delivery.deliver(active.render_task, active.claim.organization_id, recordings)
@@ -272,6 +278,12 @@ class Performer:
                 is_ambiguous=True,
                 cost_nano=None,
             ) from error
+        except (AudioError, StoreError, OSError) as error:
+            if claim.stored is not None:
+                raise
+            # What is sent is read before; whatever goes wrong from then on a backend has a word for.
+            log.exception("job.submit_failed", job=claim.job_id.hex, attempt=claim.attempt)
+            raise AttemptFailed(JobErrorCode.UPSTREAM_ERROR, _UNREADABLE, elsewhere=True) from error
 
     async def _watched(
         self, active: Active, begin: Coroutine[None, None, RemoteTask], intent: RemoteTask | None

@@ -16,6 +16,7 @@ _ERROR = "(state IN ('failed'{more})) = (error_code IS NOT NULL)"
 def upgrade() -> None:
     op.add_column("job", sa.Column("routes", postgresql.ARRAY(sa.Text()), nullable=True, comment="queues to fall back to, in order; null: none"))
     op.add_column("job", sa.Column("route_reason", sa.Text(), nullable=True, comment="why it stands in this queue"))
+    op.create_index("ix_job_routes", "job", ["queue", "turn", "id"], postgresql_where=sa.text("status = 'queued' AND routes IS NOT NULL"))
     op.create_index("ix_job_cancel_running", "job", ["worker_id"], postgresql_where=sa.text("status = 'processing' AND cancel_requested_at IS NOT NULL"))
     op.add_column("attempt", sa.Column("cost_is_possible", sa.Boolean(), nullable=False, server_default="false", comment="nobody knows whether the provider took it: booked to variance"))
     op.add_column("attempt", sa.Column("reason", sa.Text(), nullable=True, comment="why this backend"))
@@ -63,6 +64,7 @@ def downgrade() -> None:
     _check_attempts("")
     for column in ("accepted_at", "lost", "reason", "cost_is_possible"):
         op.drop_column("attempt", column)
+    op.drop_index("ix_job_routes", table_name="job")
     op.drop_index("ix_job_cancel_running", table_name="job")
     op.drop_column("job", "route_reason")
     op.drop_column("job", "routes")

@@ -1,20 +1,24 @@
 """The programs of examples/, run as their headers say, against a real gateway with a worker."""
 
 import asyncio
+import base64
 import json
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 import soundfile
+from standardwebhooks import Webhook
 
 from tests.docs.stack import ROOT, Stack
 
 FOLDER = ROOT / "examples"
 PROGRAMS = sorted(path.name for path in FOLDER.iterdir() if path.suffix in {".sh", ".py", ".mjs"})
-CLIENTS = ("curl.sh", "generate.mjs", "generate.py", "openai_client.py")
+CLIENTS = ("curl.sh", "generate.mjs", "generate.py", "openai_client.py", "webhook.py")
 COMMAND = re.compile(r"^(?:#|//| )  +((?:sh|python|node) examples/.+)$", re.MULTILINE)
 RUN_SECONDS = 180
 
@@ -100,6 +104,44 @@ def test_progress_is_followed_to_the_end(reader: dict[str, str], desk: Path) -> 
         re.fullmatch(r"(queued|processing): \d+%(, place \d+ in the queue)?", line) for line in changes
     )
     assert last.startswith("completed for 0.015000000 USD: http")
+
+
+async def test_a_webhook_that_is_forged_is_refused_and_one_that_comes_twice_counts_once(
+    stack: Stack, desk: Path
+) -> None:
+    with stack.client() as client:
+        secret = client.get("/v1/webhooks/secret").raise_for_status().json()["secret"]
+    test_key = json.loads((stack.home / "keys.json").read_text())["test_key"]
+    program = await asyncio.create_subprocess_exec(
+        *("python", "examples/webhook.py", "slow:2", "waltz.mp3"),
+        env=stack.environ | {"ANTIPHON_API_KEY": test_key},
+        cwd=desk,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    url = (await program.stdout.readline()).decode().split()[-1]
+    body = json.dumps({"type": "webhook.test", "timestamp": "2026-11-21T08:00:00.000Z", "data": {}})
+    now = datetime.now(UTC)
+    true, forged = Webhook(secret), Webhook("whsec_" + base64.b64encode(bytes(32)).decode())
+    async with httpx.AsyncClient(trust_env=False) as sender:
+        answers = [
+            await sender.post(
+                url,
+                content=body,
+                headers={
+                    "webhook-id": "msg_1",
+                    "webhook-timestamp": str(int(now.timestamp())),
+                    "webhook-signature": webhook.sign("msg_1", now, body),
+                },
+            )
+            for webhook in (forged, true, true)
+        ]
+    output, errors = await asyncio.wait_for(program.communicate(), RUN_SECONDS)
+    assert program.returncode == 0, errors.decode()
+    assert [answer.status_code for answer in answers] == [401, 204, 204]
+    told = [line.split()[0] for line in output.decode().splitlines()]
+    assert told == ["webhook.test", "job.completed", "waltz.mp3:"]
 
 
 class CuttingRelay:

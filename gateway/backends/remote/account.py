@@ -26,6 +26,8 @@ class Account:
         self._pace = pace
         self.balance_nano: int | None = None
         self._no_credit_until = 0.0
+        self._left_nano = 0
+        """What the account held when credit was refused: less than a song, as a rule, and not nothing."""
         self._rests_until = 0.0
         self._is_told = False
         self._refused = asyncio.Event()
@@ -78,8 +80,12 @@ class Account:
             # A defect of one adapter must not end what is watched for all of them.
             log.exception("provider.balance_broken", provider=self._provider.name)
             return False
+        if early:
+            self._left_nano = max(self.balance_nano, 0)
         if early or not self.no_credit:
             return False
+        if 0 < self.balance_nano <= self._left_nano:
+            return False  # nobody has paid, and a job tries in the end all the same
         if self.balance_nano <= 0:
             self._no_credit_until = self._pace.clock() + _BLIND_SECONDS
             return False

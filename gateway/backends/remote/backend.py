@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
-from gateway.audio import InputUnreadable
+import structlog
+
+from gateway.audio import AudioError, InputUnreadable
 from gateway.backends.base import (
     POLL_PATIENCE_SECONDS,
     BackendUnavailable,
@@ -31,9 +33,13 @@ from gateway.backends.remote.work import Work, most_nano
 from gateway.generation import AudioInput
 from gateway.jobs.job import JobErrorCode
 from gateway.routing import RouteHealth, remote_queue
+from gateway.storage import StoreError
 
 _LARGEST_PROGRESS: Final = 0.99
 """Of what is not finished."""
+_NOT_BROUGHT: Final = "the source could not be read at the moment"
+
+log = structlog.get_logger(__name__)
 
 
 class BroughtFile(Protocol):
@@ -114,7 +120,7 @@ class RemoteBackend:
         """What cannot be read, and what the provider will never make, fails at the first poll."""
         if self._is_full():
             raise BackendUnavailable(f"{self.name} has enough to do", retry_after_seconds=1.0)
-        breaker, permit = self._standing.admit(task.model)
+        breaker, permit = self._standing.admit(task.model, task.organization_id)
         return await self._start(self._begin(task, intent or self.intend(task), breaker, permit), None)
 
     async def recover(self, task: RenderTask, stored: RemoteTask, *, accepted: bool) -> RemoteTask:
@@ -123,7 +129,7 @@ class RemoteBackend:
         if breaker is None:
             message = f"{task.model} is made at {self.name} no more"
             raise SubmitAmbiguous(message, cost_nano=stored.most_nano)
-        work = self._begin(task, stored, breaker, breaker.enter())
+        work = self._begin(task, stored, breaker, breaker.enter(task.organization_id))
         return await self._start(work, [piece.ref if accepted else None for piece in stored.pieces])
 
     async def poll(self, task: RemoteTask) -> TaskState:
@@ -242,6 +248,11 @@ class RemoteBackend:
                 return await self._courier.find(calls, since=since)
         except InputUnreadable as error:
             ended = Failed(code=JobErrorCode.INPUT_UNREADABLE, message=str(error), cost_nano=unsent_nano)
+        except (AudioError, StoreError, OSError):
+            log.exception("provider.source_not_brought", job=work.task.job_id.hex)
+            ended = Failed(
+                code=JobErrorCode.UPSTREAM_ERROR, message=_NOT_BROUGHT, retryable=True, cost_nano=unsent_nano
+            )
         except Refused as refusal:
             ended = refusal.failed
         except asyncio.CancelledError:

@@ -1,5 +1,6 @@
 """Whether a provider is worth a try: its circuits, one for each model, and our account there."""
 
+import uuid
 from collections.abc import Mapping
 from typing import Final
 
@@ -40,7 +41,7 @@ class Standing:
             return []
         return [model for model, breaker in self._breakers.items() if breaker.lets_through]
 
-    def admit(self, model: str) -> tuple[Breaker, Permit]:
+    def admit(self, model: str, owner: uuid.UUID) -> tuple[Breaker, Permit]:
         """Leave for one attempt; raises BackendUnavailable."""
         if (why := self.account.why) is not None:
             raise BackendUnavailable(
@@ -51,7 +52,7 @@ class Standing:
         breaker = self._breakers.get(model)
         if breaker is None:
             raise BackendUnavailable(f"{model} is not made at {self._name}", reason=Reason.MISCONFIGURED)
-        permit = breaker.admit()
+        permit = breaker.admit(owner)
         if permit is None:
             raise BackendUnavailable(
                 f"{self._name} is not tried at the moment", retry_after_seconds=breaker.open_seconds

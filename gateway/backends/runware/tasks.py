@@ -116,10 +116,11 @@ def _edit(task: Members, settings: Members, request: GenerationRequest, source: 
         if request.cover_noise_strength is not None:
             task["strength"] = round(request.cover_noise_strength, 2)
         return
-    end = request.repainting_end
-    settings["repaintingStart"] = round(request.repainting_start or 0.0, 3)
+    start, end = round(request.repainting_start or 0.0, 3), request.repainting_end
     # Beyond the end of the source the song would grow, be it by less than a millisecond.
-    settings["repaintingEnd"] = source.frames * 1000 // SAMPLE_RATE / 1000 if end is None else round(end, 3)
+    end = source.frames * 1000 // SAMPLE_RATE / 1000 if end is None else round(end, 3)
+    settings["repaintingStart"] = start
+    settings["repaintingEnd"] = max(end, round(start + 0.001, 3))  # a window of nothing is refused
 
 
 def _checked(request: GenerationRequest, source: Brought | None) -> Brought:

@@ -83,6 +83,7 @@ _STATUSES: Final = {
     401: Verdict.MISCONFIGURED,
     402: Verdict.NO_CREDIT,
     403: Verdict.MISCONFIGURED,
+    413: Verdict.INPUT,
     429: Verdict.RATE_LIMITED,
 }
 """Whatever stands in the body: proxies in between answer, too."""

@@ -10,6 +10,8 @@ import msgspec
 from gateway.backends.remote.wire import MAX_BALANCE_DIGITS, decode, usd_to_nano
 from gateway.generation import MAX_SEED
 
+_MOST_COMMAS: Final = 50_000
+"""In one body, also those within texts: millions of small values would keep this process from all else."""
 _NUMBER_BYTES: Final = 64
 _MAX_COST_DIGITS: Final = 5
 """Of whole dollars."""
@@ -80,7 +82,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_reply(status: int, body: bytes, *, retry_after_seconds: float | None = None) -> Reply:
     """Of any body whatsoever; from one that cannot be read nothing is learned but the status."""
-    document = decode(_object, body) or {}
+    document = (decode(_object, body) if body.count(b",") <= _MOST_COMMAS else None) or {}
     data, failed = _read(document, "data", _array), _read(document, "errors", _array)
     answers = [members for raw in data or () if (members := _members(raw))]
     errors = [members for raw in failed or () if (members := _members(raw))]

@@ -199,7 +199,7 @@ _GENERATION: Final[dict[str, tuple[str, Facts]]] = {
     ),
     "webhook_url": (
         "Called when the job has ended, with a signature of Standard Webhooks.",
-        {**_URL, "examples": ["https://example.com/antiphon"]},
+        {**_URL, "examples": ["https://your-site.example/antiphon"]},
     ),
     "upload_url": (
         "The file is PUT there when it is ready; `n` must be 1.",

@@ -1,15 +1,17 @@
 """The body of a generation or a quote, checked for whoever sent it: its model, its files, its words."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from gateway.catalog import SANDBOX, Model
 from gateway.dialects.native.body import GenerationBody
 from gateway.dialects.native.guarding import GatewayRequest
 from gateway.dialects.native.validation import Checked, check_body, check_metadata
-from gateway.dialects.native.validation_audio import Context
+from gateway.dialects.native.validation_audio import Context, Usable
 from gateway.generation import AudioInput
 from gateway.outbound import PORTS
-from gateway.routing import Routes
+from gateway.routing import Route, Routes, offer
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -19,8 +21,8 @@ class Asked(msgspec.Struct, frozen=True):
     checked: Checked
 
 
-def usable_models(request: GatewayRequest, routes: Routes) -> tuple[Model, ...]:
-    """Those that the key may use and that would serve it; the sandbox last."""
+def usable_models(request: GatewayRequest, routes: Routes) -> tuple[Usable, ...]:
+    """Those that the key may use and that would serve it, with what they can do here; the sandbox last."""
     principal = request.auth
     found = [
         model
@@ -28,7 +30,17 @@ def usable_models(request: GatewayRequest, routes: Routes) -> tuple[Model, ...]:
         if (principal.models is None or model.id in principal.models)
         and (principal.test or routes.can_serve(model))
     ]
-    return tuple(sorted(found, key=lambda model: model.id == SANDBOX))
+    return tuple(
+        _usable(model, () if principal.test else routes.of(model))
+        for model in sorted(found, key=lambda model: model.id == SANDBOX)
+    )
+
+
+def _usable(model: Model, routes: Sequence[Route]) -> Usable:
+    """Of test keys no routes are asked."""
+    offered = offer(model, routes)
+    takes_reference = model.engine is not None and "reference_audio" not in offered.unheard
+    return Usable(model.id, offered.tasks, takes_reference)
 
 
 async def check_asked(request: GatewayRequest, body: GenerationBody) -> Asked:

@@ -25,6 +25,14 @@ FindFile = Callable[[str], Awaitable[AudioInput | None]]
 """An uploaded file by its id, as far as the caller may see it."""
 
 
+class Usable(msgspec.Struct, frozen=True):
+    """A model that the caller could name instead, and what its routes here leave of it."""
+
+    id: str
+    tasks: tuple[Task, ...]
+    takes_reference: bool
+
+
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What the installation has, and the caller."""
 
@@ -33,7 +41,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     ports: frozenset[int] | None
     """Of URLs that are fetched from; None: any."""
     find_file: FindFile
-    models: tuple[Model, ...] = ()
+    models: tuple[Usable, ...] = ()
     """Those that can be used here: who is refused by one of them is told of the others."""
 
 
@@ -61,7 +69,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 async def check_audio(wanted: Wanted, model: Model, notes: Notes, context: Context) -> Shape:
     """Raises InvalidRequest, UnsupportedParameter or FileGone, naming the field."""
     if wanted.reference is not None and model.engine is None:
-        others = [other.id for other in context.models if other.engine is not None]
+        others = [other.id for other in context.models if other.takes_reference]
         raise UnsupportedParameter(
             f"{model.id} takes no reference_audio{those_that_can(others)}",
             param="reference_audio",

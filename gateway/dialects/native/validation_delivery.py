@@ -8,7 +8,7 @@ from gateway.outbound import MAX_URL_CHARACTERS, BadUrl, check_url
 
 TTL_RANGE: Final = (60, 7 * 24 * 3600)
 """Seconds for which audio can be kept."""
-EXAMPLE: Final = "https://example.com/antiphon"
+EXAMPLE: Final = "https://your-site.example/antiphon"
 
 
 def read_delivery(fields: dict[str, Any], *, variations: int, ports: frozenset[int] | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any, Final
 import engine
 from engine import GuidanceType, InferMethod, Task
 from gateway.catalog import Model
+from gateway.dialects.native.validation_audio import Usable
 from gateway.dialects.native.validation_values import (
     Notes,
     Number,
@@ -72,7 +73,7 @@ def idle_knobs(model: Model) -> set[str]:
     return {o.field for o in engine.objections(model.variant, _EVERYTHING, planner=True) if o.ineffective}
 
 
-def check_task(task: Task, model: Model, models: Sequence[Model]) -> Task:
+def check_task(task: Task, model: Model, models: Sequence[Usable]) -> Task:
     """The catalog's word on it; an operator may offer less than the weights can do."""
     if task not in model.tasks:
         raise InvalidRequest(

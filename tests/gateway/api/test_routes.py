@@ -83,7 +83,8 @@ async def refusal(client: Customer, status: int = 400, **body: Any) -> dict[str,
         ({"model": TURBO, "seed": 2**31}, "seed", "sandbox"),
         ({"model": BASE, "task": "extract", "source_audio": URL, "track_name": "drums"}, "task", "sandbox"),
         ({"model": "ace-step", "task": "cover", "source_audio": URL}, "task", TURBO),
-        ({"model": "ace-step", "reference_audio": URL}, "reference_audio", TURBO),
+        ({"model": "ace-step", "reference_audio": URL}, "reference_audio", "sandbox"),
+        ({"model": TURBO, "task": "extract", "source_audio": URL, "track_name": "drums"}, "task", "sandbox"),
         ({"model": "ace-step", "bpm": 120, "strict": True}, "bpm", TURBO),
         ({"model": BASE, "prompt": "x" * 3_001, "audio_duration": 30}, "prompt", TURBO),
     ],
@@ -94,8 +95,12 @@ async def test_what_no_route_can_express_is_refused_before_money_with_the_models
     error = await refusal(client, **{"audio_duration": None} | body)
     assert error["param"] == param
     assert error["code"] in {"unsupported_parameter", "invalid_request"}
-    assert named in error["message"].partition("models that can: ")[2].split(", ")
-    assert body["model"] not in error["message"].partition("models that can: ")[2].split(", ")
+    able = error["message"].partition("models that can: ")[2].split(", ")
+    assert named in able
+    for model in able:
+        wish = {"prompt": "a calm piano"} | body | {"model": model}
+        quote = await client.http.post("/v1/audio/quotes", json=wish, headers=client.headers())
+        assert quote.status_code == 200, quote.text
     assert error["suggestion"]
     assert error["charged"] is False
 

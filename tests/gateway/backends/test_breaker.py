@@ -1,6 +1,7 @@
 """When a circuit opens, who may try, and what closes it."""
 
 import random
+import uuid
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,7 @@ from gateway.backends.remote.breaker import (
     LONGEST_OPEN_SECONDS,
     OPEN_SECONDS,
     WINDOW,
+    WITNESS_SECONDS,
     Breaker,
     Permit,
 )
@@ -66,6 +68,31 @@ def test_half_of_the_latest_attempts_failing_opens_it(breaker: Breaker) -> None:
         breaker.succeeded(admitted(breaker))
         fail(breaker)
     assert breaker.error_rate == 0.5
+    assert breaker.circuit is Circuit.OPEN
+
+
+def test_one_customers_failures_open_nothing_while_another_is_served(breaker: Breaker) -> None:
+    bad, good, third = (uuid.uuid4() for _ in range(3))
+    breaker.succeeded(breaker.enter(good))
+    for _ in range(2 * WINDOW):
+        breaker.failed(breaker.enter(bad), "upstream_error")
+    breaker.failed(breaker.enter(bad), "misconfigured", for_certain=True)
+    assert breaker.circuit is Circuit.CLOSED
+    for _ in range(2):  # it is not that customer alone
+        breaker.failed(breaker.enter(third), "upstream_error")
+    assert breaker.circuit is Circuit.OPEN
+
+
+def test_one_customers_failures_open_it_when_no_other_was_served_for_a_while(
+    time: Time, breaker: Breaker
+) -> None:
+    bad = uuid.uuid4()
+    breaker.succeeded(breaker.enter(uuid.uuid4()))
+    breaker.succeeded(breaker.enter(bad))
+    time.now += WITNESS_SECONDS + 1
+    for _ in range(CONSECUTIVE):
+        assert breaker.circuit is Circuit.CLOSED
+        breaker.failed(breaker.enter(bad), "upstream_error")
     assert breaker.circuit is Circuit.OPEN
 
 

@@ -16,8 +16,8 @@ from litestar.exceptions import HTTPException
 
 from gateway.dialects import provider_webhooks
 from gateway.dialects.native import errors
-from gateway.dialects.provider_webhooks import ProviderHooks
-from gateway.errors import GatewayError
+from gateway.dialects.provider_webhooks import SECRET_SECONDS, ProviderHooks
+from gateway.errors import GatewayError, Overloaded
 from gateway.jobs import hints
 from gateway.jobs.hints import (
     CHANNEL,
@@ -262,6 +262,22 @@ async def test_without_the_secret_the_vendor_is_asked_to_come_again(
         secret, moved = vendor.webhook_secret.removeprefix("whsec_"), 11.0
         assert (await gateway.post_signed(b'{"id":"a"}')).status_code == 200
         assert asked == 2
+
+
+async def test_those_who_wait_for_a_secret_that_does_not_come_wait_once() -> None:
+    asked, now = 0, time.time()
+
+    async def fetch() -> str | None:
+        nonlocal asked, now
+        asked, now = asked + 1, now + SECRET_SECONDS + 1  # it hangs
+        await asyncio.sleep(0)
+        return None
+
+    hooks = ProviderHooks(None, secret_key=SECRET_KEY, fetch_wavespeed_secret=fetch, clock=lambda: now)  # type: ignore[arg-type]
+    forged = (hooks.is_signed(b"{}", "msg_1", str(int(now)), f"v3,{'0' * 64}") for _ in range(5))
+    answers = await asyncio.gather(*forged, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Overloaded] * 5
+    assert asked == 1
 
 
 async def test_runware_is_believed_by_the_token_in_its_url(gateway: Gateway) -> None:

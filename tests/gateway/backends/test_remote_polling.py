@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -72,6 +73,20 @@ async def test_fewer_songs_than_ordered_are_a_failure_that_costs(bench: Bench) -
     state = await bench.state(remote)
     assert isinstance(state, Failed)
     assert (state.code, state.retryable, state.cost_nano) == (JobErrorCode.UPSTREAM_ERROR, True, 100)
+
+
+async def test_a_song_of_another_request_is_nobody_s_and_is_left_there(strict: Bench) -> None:
+    remote = await strict.submit(task_of(n=2))
+    mine, other = (piece.ref for piece in remote.pieces)
+    strict.provider.sights |= {
+        mine: msgspec.structs.replace(made(7), asked_seed=7),
+        other: msgspec.structs.replace(made(8), asked_seed=9),
+    }
+    await strict.clock.advance(2)
+    state = await strict.state(remote)
+    assert isinstance(state, Failed)
+    assert (state.code, state.retryable) == (JobErrorCode.UPSTREAM_ERROR, True)
+    assert strict.provider.stopped == []
 
 
 async def test_more_songs_than_ordered_are_left_there(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from gateway.backends.remote.provider import Refused
 from gateway.generation import SAMPLE_RATE, AudioInput
 from gateway.jobs.job import JobErrorCode
 from gateway.routing import Circuit
+from gateway.storage import StoreUnavailable
 from tests.gateway.backends.conftest import (
     MODEL,
     NANO_PER_SECOND,
@@ -200,6 +201,17 @@ async def test_a_source_that_cannot_be_used_fails_the_job_before_anything_is_sen
     state = await bench.state(remote)
     assert isinstance(state, Failed)
     assert (state.code, state.retryable, state.cost_nano) == (JobErrorCode.INPUT_UNREADABLE, False, 0)
+    assert bench.provider.sent == []
+
+
+async def test_a_source_that_we_cannot_read_just_now_costs_nothing_and_may_be_tried_again(
+    bench: Bench,
+) -> None:
+    bench.files.fate = StoreUnavailable("the disk is gone")
+    with capture_logs():
+        state = await bench.state(await bench.submit(task_of(task=Task.COVER, source_audio=SOURCE)))
+    assert isinstance(state, Failed)
+    assert (state.code, state.retryable, state.cost_nano) == (JobErrorCode.UPSTREAM_ERROR, True, 0)
     assert bench.provider.sent == []
 
 
@@ -400,9 +412,11 @@ async def test_without_credit_all_models_rest_until_the_account_is_filled(bench:
         bench.provider.send_script = [away(Reason.NO_CREDIT)]
         with pytest.raises(BackendUnavailable):
             await bench.submit()
-        await bench.clock.advance(5)
+        await bench.clock.advance(800)  # what is left pays for no song
         assert bench.backend.queues == ()
-        await bench.clock.advance(60)
+        assert {one.no_credit for one in bench.backend.health()} == {True}
+        bench.provider.balance = 2
+        await bench.clock.advance(61)
         await bench.submit()
     told = [entry["log_level"] for entry in logs if entry["event"] == "provider.no_credit"]
     assert told == ["error"]

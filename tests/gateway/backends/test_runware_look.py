@@ -298,3 +298,10 @@ async def test_a_balance_that_is_not_told_is_no_balance(desk: Desk, fault: Fault
     with pytest.raises(BackendUnavailable) as caught:
         await desk.runware.balance_nano()
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("value", ["1", "{}", f'{{"taskUUID":"{REF}"}}'])
+def test_an_answer_of_very_many_values_is_not_read(value: str) -> None:
+    assert read_reply(200, f'{{"data":[{",".join([value] * 100)}]}}'.encode()).is_readable
+    reply = read_reply(200, f'{{"data":[{",".join([value] * 60_000)}]}}'.encode())
+    assert (reply.is_readable, reply.items) == (False, ())

@@ -275,6 +275,7 @@ async def test_an_upload_whose_connection_broke_is_made_again(desk: Desk) -> Non
 UPLOADS: list[tuple[Fault, Reason | JobErrorCode]] = [
     (Status(400, "invalidMedia"), JobErrorCode.INPUT_UNREADABLE),
     (Status(400, "contentPolicyViolation"), JobErrorCode.CONTENT_POLICY_VIOLATION),
+    (Raw(b"too large", code=413), JobErrorCode.INPUT_UNREADABLE),
     (Status(401), MISCONFIGURED),
     (Status(402), Reason.NO_CREDIT),
     (Status(429), Reason.RATE_LIMITED),

@@ -152,6 +152,16 @@ EDITS: list[tuple[dict[str, Any], dict[str, Any], float | None]] = [
         {"repaintingStart": -5.0, "repaintingEnd": 12.346},
         None,
     ),
+    (
+        REPAINT | {"repainting_start": 9.0001, "repainting_end": 9.0004},
+        {"repaintingStart": 9.0, "repaintingEnd": 9.001},
+        None,
+    ),
+    (
+        REPAINT | {"repainting_start": 199.9999},
+        {"repaintingStart": 200.0, "repaintingEnd": 200.001},
+        None,
+    ),
 ]
 
 

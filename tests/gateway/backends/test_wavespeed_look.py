@@ -219,7 +219,7 @@ async def test_the_list_tells_what_is_made_and_each_failure_is_asked_for(account
     account.vendor.requests.clear()
     states = await account.provider.look(refs)
     assert [type(states[ref]) for ref in refs] == [Made] * 10 + [Failed, Unknown] + [Waiting] * 48
-    assert [one.outputs[0].seed for one in states.values() if isinstance(one, Made)].count(7) == 1
+    assert [one.asked_seed for one in states.values() if isinstance(one, Made)].count(7) == 1
     failed = states[refs[10]]
     assert isinstance(failed, Failed)
     assert failed.code is JobErrorCode.CONTENT_POLICY_VIOLATION

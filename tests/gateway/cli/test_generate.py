@@ -135,6 +135,7 @@ async def test_the_exit_status_tells_why_there_is_no_song(
         (["-c", "x", "--task", "lego", "--track", "bass", "--track", "drums"], 2, "one track"),
         (["-c", "x", "--model", "ace-step", "--task", "cover"], 2, "no task cover"),
         (["-c", "x", "--model", "sandbx"], 2, "sandbox"),
+        (["-c", "x", "--provider", "runware"], 2, "provider leaves no route of sandbox"),
         (["-c", "x", "--key", "aph_live_bad"], 3, "invalid_api_key"),
         (["-c", "x", "--key", "é"], 3, "no API key"),
         (["-c", "x", "-d", "600", "-b", "8"], 4, "insufficient_credits"),

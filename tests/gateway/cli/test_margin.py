@@ -33,8 +33,10 @@ async def test_what_an_account_lost_without_a_booking_is_told(
 ) -> None:
     pool = installation.live.pool
     for nano in (50_000_000_000, 48_000_000_000, 60_000_000_000, 59_000_000_000):
+        await pool.execute("UPDATE provider_balance SET at = at - interval '5 minutes'")
         async with pool.acquire() as conn:
             await note_balances(conn, {"runware": nano})
+            await note_balances(conn, {"runware": 60_000_000_000})  # of a worker that looked earlier
     answer = await operator.invoke("reconcile", "--json")
     await pool.execute("DELETE FROM provider_balance")
     assert answer.status == 3

@@ -19,6 +19,7 @@ from tests.gateway.outbound.certificates import certificates
 SONG = b"fLaC" + bytes(range(256)) * 600
 HERE = ipaddress.ip_address("127.0.0.1")
 ELSEWHERE = ipaddress.ip_address("127.0.0.2")
+NOT_FOUND = "the URL's host name is not known, or not on the public internet"
 
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 
@@ -76,7 +77,7 @@ async def test_a_name_that_also_leads_inside_is_not_used(tmp_path: Path) -> None
     for answers in ([public, HERE], [HERE, public], []):
         fetcher = fetcher_with(guard=Guard(resolve=Names(answers)))
         told = await refusal(fetcher, "http://music.example/song", tmp_path)
-        assert told == "the URL's host is not on the public internet"
+        assert told == NOT_FOUND
 
 
 async def test_the_address_that_was_judged_is_the_one_that_is_connected_to(tmp_path: Path) -> None:
@@ -129,12 +130,12 @@ async def test_a_redirect_to_what_is_no_web_page_is_refused(tmp_path: Path, loca
     assert len(server.heads) == 1
 
 
-async def test_an_unknown_name_is_told_apart(tmp_path: Path) -> None:
+async def test_an_unknown_name_is_not_told_from_one_that_leads_inside(tmp_path: Path) -> None:
     async def unknown(*_: object) -> Sequence[Address]:
         raise socket.gaierror(socket.EAI_NONAME, "it is not known")
 
     told = await refusal(fetcher_with(guard=Guard(resolve=unknown)), "http://music.example/", tmp_path)
-    assert told == "the URL's host name is not known"
+    assert told == NOT_FOUND
 
 
 async def test_what_is_no_audio_is_not_kept_and_not_told(tmp_path: Path) -> None:

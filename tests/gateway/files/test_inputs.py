@@ -1,7 +1,10 @@
 """What workers get of a job's inputs, and how long uploads stay: as long as anybody may need them."""
 
+import asyncio
+import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,14 +15,14 @@ from gateway.audio import Decoder, InputTooLong, InputUnreadable
 from gateway.audio.encode import Encoder
 from gateway.auth.principal import Principal
 from gateway.files.fetch import open_fetcher
-from gateway.files.inputs import AudioInputs, InputFile
+from gateway.files.inputs import HANDED_AT_ONCE, AudioInputs, InputFile
 from gateway.files.service import Files, Upload
 from gateway.files.store import StoredFile
 from gateway.generation import AudioInput, GenerationRequest
 from gateway.ids import new_id
 from gateway.storage import AudioStore, ObjectMissing
 from gateway.workers.janitor import sweep_files
-from tests.factories import Pool
+from tests.factories import Pool, until
 from tests.gateway.files.web_server import page, web_server
 from tests.workbench import Workbench
 
@@ -104,6 +107,31 @@ async def test_a_file_and_a_url_give_the_same_samples_and_leave_nothing_behind(
     assert names_in(scratch) == []
 
 
+async def handed(inputs: AudioInputs, wanted: AudioInput, **owner: Any) -> InputFile:
+    async with inputs.file(wanted, **owner) as file:
+        return file
+
+
+async def test_few_files_are_in_memory_at_once_and_a_slow_download_keeps_nobody_waiting(
+    song: Path, inputs: AudioInputs, scratch: Path
+) -> None:
+    owner = {"organization_id": new_id(), "project_id": None}
+    async with web_server({"/song": page(content(song))}) as server, contextlib.AsyncExitStack() as held:
+        for _ in range(HANDED_AT_ONCE):
+            await held.enter_async_context(inputs.file(AudioInput(url=server.url()), **owner))
+        waiting = asyncio.ensure_future(handed(inputs, AudioInput(url=server.url()), **owner))
+
+        async def is_fetched() -> bool:
+            return len(names_in(scratch)) > HANDED_AT_ONCE
+
+        await until(is_fetched, what="the file on the disk")
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await held.aclose()
+        assert (await waiting).content == content(song)
+    assert names_in(scratch) == []
+
+
 async def test_a_file_is_handed_over_as_it_came(
     bench: Workbench, pool: Pool, store: AudioStore, song: Path, inputs: AudioInputs, scratch: Path
 ) -> None:
@@ -112,15 +140,15 @@ async def test_a_file_is_handed_over_as_it_came(
     owner = {"organization_id": principal.organization_id, "project_id": None}
     expected = InputFile(content=content(song), content_type="audio/flac", frames=FRAMES)
     for frames in (FRAMES, None):
-        assert await inputs.file(AudioInput(file_id=kept.id.hex, frames=frames), **owner) == expected
+        assert await handed(inputs, AudioInput(file_id=kept.id.hex, frames=frames), **owner) == expected
     damaged = content(song)[:1_000] + bytes(2_000)
     async with web_server({"/song": page(content(song)), "/damaged": page(damaged)}) as server:
-        assert await inputs.file(AudioInput(url=server.url()), **owner) == expected
+        assert await handed(inputs, AudioInput(url=server.url()), **owner) == expected
         for path in ("/damaged", "/none"):
             with pytest.raises(InputUnreadable):
-                await inputs.file(AudioInput(url=server.url(path)), **owner)
+                await handed(inputs, AudioInput(url=server.url(path)), **owner)
     with pytest.raises(InputUnreadable, match="not there any more"):
-        await inputs.file(AudioInput(file_id=new_id().hex, frames=9), **owner)
+        await handed(inputs, AudioInput(file_id=new_id().hex, frames=9), **owner)
     assert names_in(scratch) == []
 
 
@@ -132,10 +160,10 @@ async def test_a_rare_file_is_handed_over_as_an_mp3_of_the_same_length_unless_it
     samples, rate = soundfile.read(song)
     soundfile.write(rare, samples, rate)
     async with web_server({"/rare": page(content(rare)), "/large": page(content(song))}) as server:
-        made = await inputs.file(AudioInput(url=server.url("/rare")), **owner)
+        made = await handed(inputs, AudioInput(url=server.url("/rare")), **owner)
         monkeypatch.setattr("gateway.files.inputs.MAX_HANDED_BYTES", 1_000)
         with pytest.raises(InputTooLong):  # also as an MP3
-            await inputs.file(AudioInput(url=server.url("/large")), **owner)
+            await handed(inputs, AudioInput(url=server.url("/large")), **owner)
     assert (made.content_type, made.frames) == ("audio/mpeg", FRAMES)
     assert soundfile.info(io.BytesIO(made.content)).frames == FRAMES
     assert names_in(scratch) == []

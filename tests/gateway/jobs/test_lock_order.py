@@ -19,14 +19,14 @@ from tests.workbench import BROKEN, Workbench
 
 
 async def in_this_order(
-    bench: Workbench, table: str, row_id: uuid.UUID, *steps: Awaitable[Any]
+    bench: Workbench, table: str, row_id: uuid.UUID | str, *steps: Awaitable[Any]
 ) -> Sequence[Any]:
     """Start the steps one after another while the row is locked, so that each waits where it can.
 
     Then the row is let go. Raises DeadlockDetectedError if they wait for each other.
     """
     async with bench.pool.acquire() as gate, gate.transaction():
-        column = "key_id" if table == "key_meter" else "id"
+        column = {"key_meter": "key_id", "margin_day": "model"}.get(table, "id")
         await gate.execute(f"SELECT 1 FROM {table} WHERE {column} = $1 FOR UPDATE", row_id)  # noqa: S608
         tasks = []
         for waiting, step in enumerate(steps, start=1):
@@ -51,7 +51,7 @@ async def move_to_the_end(bench: Workbench, table: str, column: str, row_id: uui
     await bench.pool.execute(f"ANALYZE {table}")
 
 
-async def two_claims(bench: Workbench, *owners: Principal) -> list[Claim]:
+async def claims_of(bench: Workbench, *owners: Principal) -> list[Claim]:
     """A claimed job of each owner, in their order."""
     jobs = [await bench.submit(owner) for owner in owners]
     claims = {claim.job_id: claim for claim in await bench.claim(len(owners))}
@@ -62,7 +62,7 @@ async def test_a_batch_of_ends_locks_accounts_like_an_admission(bench: Workbench
     low, high = sorted(
         [await bench.customer(), await bench.customer()], key=lambda principal: principal.organization_id
     )
-    failed, made = await two_claims(bench, low, high)
+    failed, made = await claims_of(bench, low, high)
     price = await bench.jobs.price(SANDBOX, low.organization_id)
     assert isinstance(price, billing.Price)
     endings = [
@@ -88,7 +88,7 @@ async def test_a_batch_of_ends_locks_meters_like_an_admission(bench: Workbench, 
     async with bench.pool.acquire() as conn:
         other = await new_key(conn, one.organization_id, test=True, limits=limits)
     low, high = sorted([one, other], key=lambda principal: principal.key_id)
-    claims = await two_claims(bench, low, high)
+    claims = await claims_of(bench, low, high)
     await move_to_the_end(bench, "key_meter", "key_id", low.key_id)
     price = await bench.jobs.price(SANDBOX, one.organization_id)
     assert isinstance(price, billing.Price)
@@ -108,7 +108,7 @@ async def test_a_batch_of_ends_locks_meters_like_an_admission(bench: Workbench, 
 
 async def test_signs_of_life_lock_jobs_like_their_ends(bench: Workbench, database: str) -> None:
     principal = await bench.customer()
-    low, high = sorted(await two_claims(bench, principal, principal), key=lambda claim: claim.job_id)
+    low, high = sorted(await claims_of(bench, principal, principal), key=lambda claim: claim.job_id)
     endings = [Ending(job_id=claim.job_id, fence=claim.fence, error=BROKEN) for claim in (low, high)]
     await move_to_the_end(bench, "job", "id", low.job_id)
 
@@ -126,7 +126,7 @@ async def test_signs_of_life_lock_jobs_like_their_ends(bench: Workbench, databas
 
 async def test_returned_jobs_are_locked_like_their_ends(bench: Workbench, database: str) -> None:
     principal = await bench.customer()
-    low, high = sorted(await two_claims(bench, principal, principal), key=lambda claim: claim.job_id)
+    low, high = sorted(await claims_of(bench, principal, principal), key=lambda claim: claim.job_id)
     endings = [Ending(job_id=claim.job_id, fence=claim.fence, error=BROKEN) for claim in (low, high)]
     await move_to_the_end(bench, "job", "id", low.job_id)
     ended, _ = await in_this_order(
@@ -137,4 +137,25 @@ async def test_returned_jobs_are_locked_like_their_ends(bench: Workbench, databa
         bench.give_back(high, low),
     )
     assert [end.won for end in ended] == [True, True]
+    assert await violations(database) == []
+
+
+async def test_margins_and_counters_of_attempts_are_locked_in_one_order(
+    bench: Workbench, database: str
+) -> None:
+    principal = await bench.customer()
+    before, made, failed, moved = await claims_of(bench, *[principal] * 4)
+    await bench.fail(before, cost_nano=0)  # the rows are there
+    endings = [
+        Ending(job_id=made.job_id, fence=made.fence, result=new_result(made.request.frames), cost_nano=0),
+        Ending(job_id=failed.job_id, fence=failed.fence, error=BROKEN, cost_nano=0),
+    ]
+    ended, is_moved = await in_this_order(
+        bench,
+        "margin_day",
+        SANDBOX.id,
+        settlement.finish(bench.pool, endings, retry=False),
+        bench.queue_again(moved),
+    )
+    assert ([end.won for end in ended], is_moved) == ([True, True], True)
     assert await violations(database) == []

@@ -95,6 +95,45 @@ async def test_a_job_leaves_a_door_that_nobody_opens(bench: Workbench) -> None:
     assert await bench.reap() == (0, 0)
 
 
+async def test_a_long_backlog_passes_nobody_by_on_another_way(bench: Workbench) -> None:
+    many, one = await bench.customer(), await bench.customer()
+    moved = [(await bench.submit(owner)).id for owner in (many, many, many, one)]
+    await bench.pool.execute("UPDATE job SET routes = $1, run_at = now() - interval '1 hour'", [SECOND])
+    there = (await bench.submit(await bench.customer())).id
+    await bench.pool.execute("UPDATE job SET queue = $2 WHERE id = $1", there, SECOND)
+    await _serve(bench, SECOND)
+    assert await bench.reap() == (4, 0)
+    claimed = [claim.job_id for claim in await bench.claim(5, queues=[SECOND])]
+    assert set(claimed[:3]) == {moved[0], moved[3], there}
+    assert claimed[3:] == moved[1:3]
+
+
+async def test_jobs_without_another_way_keep_nobody_from_theirs(bench: Workbench) -> None:
+    goes, stays = await _submitted(bench, SECOND), await _submitted(bench, THIRD)
+    await bench.pool.execute(
+        """
+        INSERT INTO job
+        SELECT (jsonb_populate_record(job, jsonb_build_object('id', gen_random_uuid(), 'turn', -1))).*
+          FROM job, generate_series(1, 1000) WHERE id = $1
+        """,
+        stays,
+    )
+    await bench.pool.execute("UPDATE job SET run_at = now() - interval '1 hour'")
+    await _serve(bench, SECOND)
+    assert await bench.reap() == (1, 0)
+    assert (await bench.row(goes))["queue"] == SECOND
+
+
+async def test_a_job_waits_in_front_of_each_door_for_a_while(bench: Workbench) -> None:
+    job_id = await _submitted(bench, SECOND)
+    await _serve(bench, SECOND)
+    await _wait(bench, job_id, 3600)
+    assert await bench.reap() == (1, 0)
+    await bench.pool.execute("DELETE FROM worker")
+    await _serve(bench, FIRST)
+    assert await bench.reap() == (0, 0)
+
+
 @pytest.mark.parametrize("why", ["served", "nowhere to go", "nobody there either", "sent"])
 async def test_a_job_stays_where_it_is(bench: Workbench, why: str) -> None:
     job_id = await _submitted(bench, *(() if why == "nowhere to go" else (SECOND,)))

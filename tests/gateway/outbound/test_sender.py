@@ -136,6 +136,17 @@ async def test_who_does_not_answer_is_not_waited_for() -> None:
     assert told == {"the URL did not answer in time"}
 
 
+async def test_who_falls_silent_is_not_waited_for_until_a_long_request_would_be_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def silent(_: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(30)
+
+    monkeypatch.setattr(sending, "_STALL_SECONDS", 0.1)
+    async with web_server({"/silent": silent}) as server, asyncio.timeout(10):
+        assert await refusal(server.url("/silent"), seconds=300) == "the URL did not answer in time"
+
+
 async def test_interim_answers_without_end_are_not_listened_to() -> None:
     async def flood(writer: asyncio.StreamWriter) -> None:
         while True:

@@ -137,19 +137,21 @@ async def test_reconcile_compares_what_attempts_cost(
     without_payments: Installation, poor_operator: Operator
 ) -> None:
     customer = await without_payments.customer()
-    jobs = [(await customer.submitted())["id"] for _ in range(4)]
+    jobs = [(await customer.submitted())["id"] for _ in range(5)]
     pool = without_payments.live.pool
-    for job, cost in zip(jobs, (1000, 2000, 3000, None), strict=True):
+    for job, cost in zip(jobs, (1000, 2000, 3000, None, 4000), strict=True):
         await without_payments.finish(job)
         await pool.execute(
             "UPDATE attempt SET provider_cost_nano = $2 WHERE job_id = $1", uuid.UUID(hex=job), cost
         )
     async with pool.acquire() as conn, conn.transaction():
-        costs = [(jobs[0], 1000), (jobs[1], 2500), (jobs[3], 7)]
+        costs = [(jobs[0], 1000), (jobs[1], 2500), (jobs[3], 7), (jobs[4], 4000)]
         await billing.book_provider_costs(
             conn,
             [
-                billing.ProviderCost(reference=uuid.UUID(hex=job), attempt=1, amount_nano=nano)
+                billing.ProviderCost(
+                    reference=uuid.UUID(hex=job), attempt=1, amount_nano=nano, is_possible=job == jobs[4]
+                )
                 for job, nano in costs
             ],
         )
@@ -159,9 +161,9 @@ async def test_reconcile_compares_what_attempts_cost(
     assert report["provider_costs"] == [
         {
             "backend": "engine",
-            "attempts": 3,
-            "attempts_usd": "0.000006000",
-            "books_usd": "0.000003500",
+            "attempts": 4,
+            "attempts_usd": "0.000010000",
+            "books_usd": "0.000007500",
         }
     ]
     assert report["provider_cost_differences"] == sorted(
@@ -169,6 +171,7 @@ async def test_reconcile_compares_what_attempts_cost(
             {"id": f"{jobs[1]}:1", "attempt_usd": "0.000002000", "books_usd": "0.000002500"},
             {"id": f"{jobs[2]}:1", "attempt_usd": "0.000003000", "books_usd": None},
             {"id": f"{jobs[3]}:1", "attempt_usd": None, "books_usd": "0.000000007"},
+            {"id": f"{jobs[4]}:1", "attempt_usd": "0.000004000", "books_usd": None},
         ],
         key=lambda one: str(one["id"]),
     )

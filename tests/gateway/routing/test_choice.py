@@ -124,6 +124,12 @@ def test_the_operators_order_comes_before_the_price_and_not_before_an_open_circu
     assert (backends(choice), choice.reason) == ("engine runware wavespeed", "wavespeed failed too often")
 
 
+@pytest.mark.parametrize(("seconds", "order"), [(5, "wavespeed runware"), (11, "runware wavespeed")])
+def test_the_price_is_that_of_what_is_made_which_may_be_more_than_is_asked(seconds: int, order: str) -> None:
+    choice = chosen(wish(seconds), routes=REMOTE_ONLY)
+    assert (backends(choice), choice.reason) == (order, "first by price")
+
+
 def test_at_one_price_the_faster_one_is_first_and_one_that_nobody_has_timed_is_last() -> None:
     model = msgspec.structs.replace(TURBO, runware_usd_per_second="0.0003", engine=None)
     for runware, wavespeed, order, reason in (
@@ -177,7 +183,16 @@ def test_a_provider_that_does_not_serve_the_model_is_named_with_those_that_do() 
     choice = chosen(request, model=BASE)
     assert backends(choice) == "runware engine"
     assert choice.warnings[0] == f"provider: wavespeed does not serve {BASE.id} here and was ignored"
-    assert refused(msgspec.structs.replace(request, strict=True), model=BASE).param == "provider"
+    strictly = refused(msgspec.structs.replace(request, strict=True), model=BASE)
+    assert strictly.param == "provider"
+    assert strictly.message.startswith(f"provider: wavespeed does not serve {BASE.id} here; ")
+
+
+def test_who_is_refused_because_of_provider_is_told_which_routes_it_rules_out() -> None:
+    request = wish(270, provider=ProviderChoice(only=("wavespeed",)))
+    message = refused(request).message
+    assert "; engine and runware can, but provider rules that out; models that can: " in message
+    assert "rules that out" not in refused(request, facts=known(None, runware=OPEN)).message
 
 
 def test_no_route_is_taken_that_cannot_express_the_request() -> None:

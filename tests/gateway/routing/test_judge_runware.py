@@ -9,9 +9,11 @@ from gateway.routing.judgement import Judgement
 from gateway.routing.runware import judge
 from tests.gateway.routing.runware_requests import (
     BASE,
+    COVER,
     EXPRESSED,
     LET_GO,
     REFUSED,
+    REPAINT,
     SECONDS,
     TURBO,
     named,
@@ -53,8 +55,26 @@ def test_a_meaning_that_it_cannot_express_is_refused_naming_the_field(
 ) -> None:
     judgement = judge(request(**fields), BASE)
     assert param in refused(judgement)
-    [message] = [objection.message for objection in judgement.objections if objection.param == param]
-    assert told in message
+    [objection] = [objection for objection in judgement.objections if objection.param == param]
+    assert told in objection.message
+    assert objection.suggestion
+
+
+@pytest.mark.parametrize(
+    ("param", "nearest", "fields"),
+    [
+        ("prompt", "at least 2 characters", {"prompt": "a"}),
+        ("prompt", "at most 3000 characters", {"prompt": "a" * 3001}),
+        ("negative_prompt", "at least 2 characters", {"negative_prompt": "a"}),
+        ("repainting_start", "-100", REPAINT | {"repainting_start": -150.0, "frames": 350 * SECONDS}),
+        ("source_audio", "at most 300 s", COVER | {"frames": 301 * SECONDS}),
+    ],
+)
+def test_a_refusal_suggests_the_nearest_that_it_takes(
+    param: str, nearest: str, fields: dict[str, Any]
+) -> None:
+    (objection,) = judge(request(**fields), BASE).objections
+    assert (objection.param, objection.suggestion) == (param, nearest)
 
 
 def test_a_song_that_is_too_short_is_made_longer_and_cut_also_for_the_strict() -> None:

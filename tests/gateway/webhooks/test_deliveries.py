@@ -8,7 +8,7 @@ import pytest
 
 from gateway.auth.principal import Principal
 from gateway.errors import NotFound, NotReplayable, RateLimitExceeded
-from gateway.webhooks import deliveries, outbox
+from gateway.webhooks import claims, deliveries, outbox
 from gateway.webhooks.deliveries import (
     DeliveryFilter,
     forget_old,
@@ -16,7 +16,7 @@ from gateway.webhooks.deliveries import (
     read_delivery,
     replay,
 )
-from gateway.webhooks.endpoints import EndpointChanges, read_endpoint, update_endpoint
+from gateway.webhooks.endpoints import EndpointChanges, delete_endpoint, read_endpoint, update_endpoint
 from gateway.webhooks.rotation import endpoint_secret
 from tests.factories import new_key, new_project, until
 from tests.gateway.webhooks.conftest import Office, ended_job
@@ -120,6 +120,24 @@ async def test_a_replay_is_a_new_delivery_with_the_same_webhook_id(
     assert len(receiver.received) == 2
     assert len({message.headers["webhook-id"] for message in receiver.received}) == 1
     assert await office.states() == ["delivered"] * 2
+
+
+async def test_a_second_replay_is_the_first_one_while_that_waits(
+    bench: Workbench, office: Office, receiver: Receiver
+) -> None:
+    customer = await bench.customer()
+    await office.endpoint(customer, receiver.url("/e"))
+    receiver.answers["/e"] = [200, 500]
+    await note(office, customer)
+    await office.deliver()
+    (told,) = await pages(office, customer, 9)
+    first = await replay(office.pool, customer, told)
+    await office.deliver()  # it fails, and waits
+    second = await replay(office.pool, customer, told)
+    assert second.id == first.id
+    await office.deliver()
+    assert await office.states() == ["delivered", "delivered"]
+    assert (await replay(office.pool, customer, told)).id != first.id
 
 
 async def test_a_replay_of_what_waits_makes_it_due(
@@ -229,6 +247,32 @@ async def test_one_test_of_an_endpoint_is_under_way_at_a_time(
     assert delivery.state == "delivered"
 
 
+async def test_of_two_tests_that_begin_at_once_one_is_sent(
+    bench: Workbench, office: Office, receiver: Receiver
+) -> None:
+    customer = await bench.customer()
+    endpoint = await office.endpoint(customer, receiver.url("/e"))
+    async with office.pool.acquire() as conn, conn.transaction():
+        event_id = await outbox.note_test(
+            conn, organization_id=customer.organization_id, project_id=None, endpoint_id=endpoint.id
+        )
+        first = uuid.uuid4()
+        assert await claims.claim_test(conn, delivery_id=first, event_id=event_id, endpoint_id=endpoint.id)
+        second = asyncio.create_task(office.deliverer.test_send(customer, endpoint.id))
+
+        async def waits_or_is_sent() -> bool:
+            waiting = await office.pool.fetchval(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return second.done() or waiting == 1
+
+        await until(waits_or_is_sent)
+    with pytest.raises(RateLimitExceeded):
+        await second
+    assert receiver.received == []
+
+
 async def test_a_test_whose_process_was_killed_ends_without_another(
     bench: Workbench, office: Office, receiver: Receiver
 ) -> None:
@@ -277,3 +321,21 @@ async def test_what_ended_a_month_ago_is_forgotten_with_its_events_and_attempts(
     assert waiting["state"] == "pending"
     assert [row["id"] for row in await office.rows("webhook_event")] == [waiting["event_id"]]
     assert [row["delivery_id"] for row in await office.rows("webhook_attempt")] == [waiting["id"]]
+
+
+async def test_a_deleted_endpoint_is_forgotten_when_no_delivery_needs_it_any_more(
+    bench: Workbench, office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = await bench.customer()
+    kept, told, untold = [await office.endpoint(customer, URL) for _ in range(3)]
+    await office.pool.execute("UPDATE webhook_endpoint SET events = '{}' WHERE id = $1", untold.id)
+    await note(office, customer)
+    for endpoint in (told, untold):
+        await delete_endpoint(office.pool, customer, endpoint.id)
+    assert await forget(office) == [0]
+    await office.pool.execute(
+        "UPDATE webhook_delivery SET state = 'pending', completed_at = NULL, next_attempt_at = now()"
+    )
+    monkeypatch.setattr(deliveries, "RETENTION", timedelta(hours=-1))
+    assert await forget(office) == [1, 0]
+    assert {row["id"] for row in await office.rows("webhook_endpoint")} == {kept.id, told.id}

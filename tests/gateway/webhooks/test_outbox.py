@@ -76,6 +76,21 @@ async def test_a_failed_and_a_cancelled_job_are_told_as_failed(bench: Workbench,
     assert await told(office) == [("job.failed", URL), ("job.failed", URL + "/2")]
 
 
+async def test_what_nobody_will_finish_is_told_as_failed(bench: Workbench, office: Office) -> None:
+    customer = await bench.customer()
+    await bench.submit(customer, webhook_url=URL + "/held")
+    await bench.claim_one()
+    await bench.submit(customer, webhook_url=URL + "/late")
+    await bench.pool.execute(
+        """
+        UPDATE job SET deadline_at = now() - interval '1 s',
+                       lease_until = CASE status WHEN 'processing' THEN now() - interval '1 s' END
+        """
+    )
+    assert await settlement.end_hopeless(bench.pool) == 2
+    assert sorted(await told(office)) == [("job.failed", URL + "/held"), ("job.failed", URL + "/late")]
+
+
 async def test_a_song_is_uploaded_only_when_there_is_one(bench: Workbench, office: Office) -> None:
     customer = await bench.customer()
     await ended_job(bench, customer, upload_url=URL, fails=True)
@@ -201,6 +216,10 @@ def test_the_name_of_a_lane_comes_from_any_url_at_all() -> None:
             url=url,
         ).lane
 
-    assert lane("https://Hooks.Example:8443/a") == lane("https://hooks.example:8443/b")
+    same = "https://Hooks.Example:8443", "https://hooks.example:8443/b", "https://hooks.example:8443?job=1"
+    assert len({lane(url) for url in same}) == 1
+    assert lane("https://hooks.example/") != lane("https://other.example/")
+    many = {lane(f"https://job-{n}.hooks.example/") for n in range(10 * outbox.LANES_OF_URLS)}
+    assert len(many) <= outbox.LANES_OF_URLS
     for strange in ("", "no url", "http://[", "http://" + "a" * 3000):
         assert lane(strange).startswith("webhook ")

@@ -21,6 +21,7 @@ from gateway.outbound import BadUrl, Caller, OutboundError
 from gateway.settings import read_settings
 from gateway.workers.collection import (
     DOWNLOAD_DELAYS,
+    DOWNLOADS_AT_ONCE,
     FADE_SECONDS,
     LEAST_ORDERED_FRAMES,
     CollectFailed,
@@ -29,6 +30,7 @@ from gateway.workers.collection import (
     open_collector,
     output_guard,
 )
+from tests.factories import until
 from tests.gateway.files.web_server import WebServer, moved, page, web_server
 from tests.scripted_backend import make_music
 
@@ -229,6 +231,28 @@ async def test_the_collector_of_an_installation_trusts_the_providers_that_it_has
         strict.collector._sleep = lambda _: asyncio.sleep(0)
         await strict.failure(output(server))
         assert len(server.heads) == before
+
+
+async def test_songs_that_are_not_there_yet_keep_no_other_from_being_fetched(scratch: Path) -> None:
+    async with web_server({"/song": page(song())}) as server:
+        bench = bench_of(scratch, [server.url("/v1")])
+        later = asyncio.Event()
+        bench.collector._sleep = lambda _: later.wait()
+        late = [
+            asyncio.ensure_future(bench.collect(task_of(), output(server, "/late")))
+            for _ in range(DOWNLOADS_AT_ONCE)
+        ]
+
+        async def are_late() -> bool:
+            return len(server.heads) >= DOWNLOADS_AT_ONCE
+
+        await until(are_late, what="the downloads")
+        async with asyncio.timeout(5):
+            assert len(await bench.collect(task_of(), output(server))) == 1
+        for task in late:
+            task.cancel()
+        await asyncio.wait(late)
+    assert names_in(scratch) == []
 
 
 def ones(seconds: float) -> Any:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import re
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ from gateway.backends.remote.backend import RemoteBackend
 from gateway.backends.remote.pace import Pace
 from gateway.catalog import read_catalog
 from gateway.config_watch import ConfigWatch
-from gateway.files.fetch import open_fetcher
+from gateway.files.fetch import Fetcher, open_fetcher
 from gateway.files.inputs import AudioInputs
 from gateway.generation import SAMPLE_RATE, AudioInput, GenerationRequest, ProviderChoice
 from gateway.jobs import reaper
@@ -64,6 +66,7 @@ class House(msgspec.Struct, kw_only=True):
     hands: Hands
     collector: Collector
     warn: Callable[[Claim], tuple[str, ...]]
+    storage: Path
     waiting_seconds: float = 60
     running: list[tuple[asyncio.Event, asyncio.Task[None]]] = []
 
@@ -174,6 +177,7 @@ async def house(
             remotes=remotes,
             hands=Hands(pool, Delivery(encoder=Encoder(), store=store, scratch=tmp_path), settings),
             warn=warnings_of(settings, CATALOG),
+            storage=tmp_path / "audio",
             collector=Collector(
                 fetcher=open_fetcher(allow_private_hosts=True),
                 decoder=Decoder(),
@@ -301,6 +305,12 @@ def at_both(first: Any, second: Any) -> Callable[[House], None]:
     return arrange
 
 
+def no_storage(house: House) -> None:
+    """A file is where the folder should be."""
+    shutil.rmtree(house.storage, ignore_errors=True)
+    house.storage.write_text("")
+
+
 DONE = ("runware", "done")
 ELSEWHERE = [("runware", "failed"), ("wavespeed", "done")]
 UNREADABLE = {"task": Task.COVER, "source_audio": AudioInput(url="http://127.0.0.1:1/nothing.mp3")}
@@ -388,6 +398,12 @@ OUTCOMES: dict[str, Outcome] = {
         cost=RUNWARE_COST + WAVESPEED_COST,
         made=2,
     ),
+    "music that cannot be stored": Outcome(
+        live=plainly()(no_storage),
+        ends="upstream_error",
+        attempts=[("runware", "failed")],
+        cost=RUNWARE_COST,
+    ),
     "an input that cannot be read": Outcome(
         live=plainly("runware", **UNREADABLE)(lambda _: None),
         ends="input_unreadable",
@@ -459,6 +475,30 @@ async def test_what_the_route_changed_that_made_the_song_is_told(house: House) -
     ended = await house.ended(job)
     assert ended.backend == "wavespeed"
     assert any("bpm" in warning for warning in ended.warnings)
+
+
+async def test_what_was_made_is_no_possible_cost_though_we_are_too_slow_with_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.workers.performance.TIMEOUT_SECONDS", 0.1)
+    house.runware.fail_next("download", runware.Delay(30))
+    house.start_workers()
+    job = await house.ended(await house.submit("runware"))
+    assert job.error is not None
+    assert (job.error.code.value, await booked(house.pool)) == ("timeout", (RUNWARE_COST, 0))
+
+
+async def test_what_we_could_not_read_ourselves_was_sent_to_nobody_and_costs_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Fetcher, "fetch", full)
+    house.start_workers()
+    job = await house.ended(await house.submit("runware", **UNREADABLE))
+    assert job.error is not None
+    assert (job.error.code.value, await booked(house.pool)) == ("upstream_error", (0, 0))
 
 
 def test_every_row_of_the_document_is_tested_here_and_the_other_way_round() -> None:
