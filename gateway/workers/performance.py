@@ -186,7 +186,7 @@ class Performer:
                 try:
                     state = await self._render(active, remote, limit)
                     cost_nano = 0 if isinstance(state, Succeeded) else state.cost_nano
-                    limit.reschedule(_in(WAITING_SECONDS))  # from here on it is our own time, and songs take turns
+                    limit.reschedule(_in(WAITING_SECONDS))  # our own time from here on: songs take turns
                     return await self._finish(active, remote, state), cost_nano
                 finally:
                     self._backend.forget(remote)

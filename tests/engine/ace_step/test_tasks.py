@@ -111,7 +111,7 @@ def test_what_the_request_says_wins(base_bundle: Bundle) -> None:
     assert song.timesteps == timesteps(3, 1.5)
     assert song.guidance is not None
     assert (song.guidance.kind, song.guidance.scale) == (GuidanceType.ADG, 2.5)
-    # Times, as asked for: the pipeline would mirror them (pitfall 7).
+    # Times, as asked for: the pipeline would mirror them.
     assert song.guidance.interval == (0.2, 0.9)
     assert song.sde_seed is not None
     own_times = prepared(base_bundle, a_request(timesteps=(0.9, 0.4)))

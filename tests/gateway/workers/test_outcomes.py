@@ -480,7 +480,7 @@ async def test_what_the_route_changed_that_made_the_song_is_told(house: House) -
 async def test_what_was_made_is_no_possible_cost_though_we_are_too_slow_with_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.workers.performance.TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("gateway.workers.performance.WAITING_SECONDS", 0.1)
     house.runware.fail_next("download", runware.Delay(30))
     house.start_workers()
     job = await house.ended(await house.submit("runware"))
