@@ -247,6 +247,11 @@ attempt = Table(
     _moment("finished_at"),
     PrimaryKeyConstraint("job_id", "n"),
     UniqueConstraint("backend", "provider_ref"),
+    Index(
+        "ix_attempt_sent",
+        "sent_at",
+        postgresql_where=text("finished_at IS NULL AND remote_task IS NOT NULL"),
+    ),
     CheckConstraint("state IN ('intent', 'sent', 'accepted', 'ambiguous', 'done', 'failed')", name="state"),
     CheckConstraint(
         "(state IN ('done', 'failed', 'ambiguous')) = (finished_at IS NOT NULL)", name="finished"

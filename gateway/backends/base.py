@@ -120,7 +120,9 @@ class Reason(StrEnum):
     NO_CREDIT = "no_credit"
     """Our account there is empty: an operator must act."""
     BUSY = "busy"
-    """We hold back by ourselves: its circuit is open, or too much is under way."""
+    """We hold back by ourselves: its circuit is open, or somebody is just trying it."""
+    FULL = "full"
+    """We have enough under way there: the job's turn comes."""
 
 
 class BackendUnavailable(Exception):

@@ -12,6 +12,8 @@ SERVED_SECONDS: Final = 60
 """For so long a worker that was seen is counted on: a restart sends nobody elsewhere."""
 REROUTE_SECONDS: Final = 15
 """So long a job waits in front of a closed door before it takes another."""
+UNWATCHED_SECONDS: Final = 3600
+"""Longer than any provider works at a task: what nobody has looked at for so long is given up."""
 MOST_MOVES: Final = 10
 """Attempts after which a job stays where it is."""
 FRONT: Final = """coalesce((
@@ -134,4 +136,36 @@ async def reroute(conn: billing.Connection) -> int:
         SERVED_SECONDS,
         REROUTE_SECONDS,
     )
+    return len(rows)
+
+
+async def give_up_unwatched(conn: billing.Connection) -> int:
+    """End attempts that were sent to a backend for which nobody has looked for an hour, so that their jobs
+    can go elsewhere; what they may cost is ours. Returns how many. The caller holds the transaction.
+
+    Jobs without another route wait for their backend to come back, or for their deadline.
+    """
+    rows = await conn.fetch(
+        f"""
+        WITH unwatched AS (
+            SELECT job.id, job.attempts, job.model, job.test
+              FROM job JOIN attempt a ON a.job_id = job.id AND a.n = job.attempts
+             WHERE job.status = 'queued' AND job.routes IS NOT NULL AND a.finished_at IS NULL
+               AND a.remote_task IS NOT NULL AND a.sent_at < now() - make_interval(secs => $2)
+               AND NOT EXISTS (SELECT FROM worker WHERE job.queue = ANY (queues)
+                                  AND seen_at > now() - make_interval(secs => $1))
+             LIMIT 100 FOR UPDATE OF job SKIP LOCKED
+        )
+        UPDATE attempt
+           SET state = 'ambiguous', finished_at = now(), error_code = 'upstream_error',
+               error_message = 'nobody could ask the provider what became of it',
+               provider_cost_nano = {MAY_COST}, cost_is_possible = {MAY_COST} IS NOT NULL
+          FROM unwatched WHERE attempt.job_id = unwatched.id AND attempt.n = unwatched.attempts
+        RETURNING attempt.job_id, attempt.n, unwatched.model, attempt.backend, unwatched.test,
+                  coalesce(attempt.provider_cost_nano, 0) AS cost_nano, attempt.cost_is_possible
+        """,  # noqa: S608 - names of columns
+        SERVED_SECONDS,
+        UNWATCHED_SECONDS,
+    )
+    await count_attempts(conn, [AttemptEnd(result="ambiguous", **row) for row in rows])
     return len(rows)

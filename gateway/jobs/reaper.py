@@ -39,6 +39,8 @@ async def reap(pool: "asyncpg.Pool[asyncpg.Record]") -> tuple[int, int]:
     """
     async with pool.acquire() as conn, conn.transaction():
         back = await queue.take_back_lapsed(conn)
+    async with pool.acquire() as conn, conn.transaction():
+        await moving.give_up_unwatched(conn)
     async with pool.acquire() as conn:
         moved = await moving.reroute(conn)
     async with pool.acquire() as conn:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.backends.base import BackendUnavailable
+from gateway.backends.base import BackendUnavailable, Reason
 from gateway.jobs.queue import Claim
 from gateway.routing import backend_of
 from gateway.workers.performance import AttemptFailed
@@ -31,7 +31,7 @@ def way_after(claim: Claim, failure: AttemptFailed) -> Way | None:
 
 def way_around(claim: Claim, error: BackendUnavailable) -> Way | None:
     """Past a backend that took nothing; None: the job waits in front of it."""
-    if not claim.routes or claim.accepted:
+    if not claim.routes or claim.accepted or error.reason is Reason.FULL:
         return None
     return Way(
         queue=claim.routes[0],

@@ -22,6 +22,7 @@ def upgrade() -> None:
     op.add_column("attempt", sa.Column("reason", sa.Text(), nullable=True, comment="why this backend"))
     op.add_column("attempt", sa.Column("lost", sa.Integer(), nullable=False, server_default="0", comment="workers that died with it"))
     op.add_column("attempt", sa.Column("accepted_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_index("ix_attempt_sent", "attempt", ["sent_at"], postgresql_where=sa.text("finished_at IS NULL AND remote_task IS NOT NULL"))
     _check_attempts(", 'ambiguous'")
     op.add_column("worker", sa.Column("routes", postgresql.JSONB(), nullable=False, server_default="[]", comment="how its backends fare, as RouteHealth"))
     op.create_table(
@@ -62,6 +63,7 @@ def downgrade() -> None:
     op.drop_column("worker", "routes")
     op.execute("UPDATE attempt SET state = 'failed' WHERE state = 'ambiguous'")
     _check_attempts("")
+    op.drop_index("ix_attempt_sent", table_name="attempt")
     for column in ("accepted_at", "lost", "reason", "cost_is_possible"):
         op.drop_column("attempt", column)
     op.drop_index("ix_job_routes", table_name="job")

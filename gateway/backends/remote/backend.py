@@ -15,6 +15,7 @@ from gateway.backends.base import (
     BackendUnavailable,
     Failed,
     Piece,
+    Reason,
     RemoteTask,
     Rendered,
     RenderTask,
@@ -95,9 +96,7 @@ class RemoteBackend:
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """Of models that are worth a try, while there is room."""
-        if self._is_full():
-            return ()
+        """Of models that are worth a try, also while there is no room: their jobs wait for some."""
         return tuple(remote_queue(self.name, model) for model in self._standing.open_models())
 
     def intend(self, task: RenderTask) -> RemoteTask:
@@ -119,7 +118,9 @@ class RemoteBackend:
     async def submit(self, task: RenderTask, intent: RemoteTask | None) -> RemoteTask:
         """What cannot be read, and what the provider will never make, fails at the first poll."""
         if self._is_full():
-            raise BackendUnavailable(f"{self.name} has enough to do", retry_after_seconds=1.0)
+            raise BackendUnavailable(
+                f"{self.name} has enough to do", reason=Reason.FULL, retry_after_seconds=1.0
+            )
         breaker, permit = self._standing.admit(task.model, task.organization_id)
         return await self._start(self._begin(task, intent or self.intend(task), breaker, permit), None)
 

@@ -164,3 +164,25 @@ async def test_a_lease_that_was_lost_sends_nothing(bench: Workbench) -> None:
     await bench.reap()
     await bench.claim_one()
     assert not await send(bench, claim, most_nano=5)
+
+
+async def test_what_nobody_has_looked_at_for_an_hour_is_given_up_and_made_elsewhere(
+    bench: Workbench, database: str
+) -> None:
+    claim = await _claimed(bench, SECOND)
+    await send(bench, claim, most_nano=5)
+    await bench.hand_over(claim)
+    await _serve(bench, SECOND)
+    await _wait(bench, claim.job_id, REROUTE_SECONDS + 5)
+    await bench.pool.execute("UPDATE attempt SET sent_at = now() - interval '59 minutes'")
+    assert await bench.reap() == (0, 0)
+    await bench.pool.execute("UPDATE attempt SET sent_at = now() - interval '61 minutes'")
+    assert await bench.reap() == (1, 0)
+    (again,) = await bench.claim(queues=[SECOND])
+    assert (again.attempt, again.stored) == (2, None)
+    await bench.deliver(again)
+    row = await bench.pool.fetchrow(
+        "SELECT state, provider_cost_nano, cost_is_possible FROM attempt WHERE n = 1"
+    )
+    assert tuple(row) == ("ambiguous", 5, True)
+    assert await violations(database) == []
