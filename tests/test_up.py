@@ -96,6 +96,7 @@ def test_a_killed_machine_starts_again_with_its_keys_and_its_money(machine: Mach
     assert machine.processes() == []
 
 
+@pytest.mark.slow
 def test_killing_only_the_command_ends_everything_that_it_started(machine: Machine) -> None:
     ready = machine.start()
     slow = submit(ready, "test_key", "a song slow:60")
