@@ -23,6 +23,7 @@ WITH_OPTIONS: Final = (
     "engine_batch",
     "live",
     "remote_inflight",
+    "remote_worker",
 )
 WITHOUT_OPTIONS: Final = ("engine_realtime", "encoding")
 

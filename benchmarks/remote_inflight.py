@@ -169,7 +169,8 @@ async def counts(port: int) -> dict[str, int]:
 class Provider:
     """Runware's wire, as far as it is needed here."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, endless: bool) -> None:
+        self._endless = endless
         self.looked: dict[str, int] = {}
         self.counts = {"requests": 0, "looks": 0, "ended": 0}
 
@@ -199,7 +200,7 @@ class Provider:
         self.counts["looks"] += 1
         looked = self.looked[ref] = self.looked.get(ref, 0) + 1
         item = {"taskType": "audioInference", "taskUUID": ref}
-        if looked >= 20 and hash(ref) % 10 == 0:
+        if looked >= 20 and hash(ref) % 10 == 0 and not self._endless:
             self.counts["ended"] += 1
             url = f"https://files.example/{ref}.flac"
             return item | {"status": "success", "audioUUID": ref, "audioURL": url, "seed": 7, "cost": 0.006}
@@ -211,8 +212,8 @@ class Provider:
         writer.write(head.encode() + content)
 
 
-async def provide() -> None:
-    server = await asyncio.start_server(Provider().serve, "127.0.0.1", 0)
+async def provide(*, endless: bool) -> None:
+    server = await asyncio.start_server(Provider(endless=endless).serve, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -226,8 +227,9 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true", dest="as_json")
     parser.add_argument("--provider", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--endless", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.provider:
-        asyncio.run(provide())
+        asyncio.run(provide(endless=given.endless))
     else:
         main(given)

@@ -82,18 +82,19 @@ def postgres() -> Iterator[Server]:
 
 
 @contextmanager
-def http_process(server: Server, dsn: str, *command: str) -> Iterator[HttpProcess]:
+def http_process(server: Server, dsn: str, *command: str, **settings: str) -> Iterator[HttpProcess]:
     """`antiphon serve` on a free port, or `command` in its place, once it answers."""
     port = _free_port()
-    with _process(server, dsn, command or ("-m", "gateway.cli", "serve"), port=port) as process:
+    arguments = command or ("-m", "gateway.cli", "serve")
+    with _process(server, dsn, arguments, port=port, **settings) as process:
         _await(process, lambda: _answers(port))
         yield HttpProcess(pid=process.pid, port=port)
 
 
 @contextmanager
-def worker_process(server: Server, dsn: str) -> Iterator[int]:
+def worker_process(server: Server, dsn: str, **settings: str) -> Iterator[int]:
     """`antiphon work`; yields its process id once it takes jobs."""
-    with _process(server, dsn, ("-m", "gateway.cli", "work")) as process:
+    with _process(server, dsn, ("-m", "gateway.cli", "work"), **settings) as process:
         _await(process, lambda: bool(uvloop.run(_fetchval(dsn, _WORKERS))))
         yield process.pid
 
@@ -110,14 +111,19 @@ def _free_port() -> int:
 
 @contextmanager
 def _process(
-    server: Server, dsn: str, arguments: Sequence[str], *, port: int = 8000
+    server: Server, dsn: str, arguments: Sequence[str], *, port: int = 8000, **settings: str
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("ANTIPHON_")} | {
-        "ANTIPHON_DATABASE_URL": dsn,
-        "ANTIPHON_HOME": str(server.home),
-        "ANTIPHON_BIND": f"127.0.0.1:{port}",
-        "ANTIPHON_SECRET_KEY": SECRET,
-    }
+    others = {name: value for name, value in os.environ.items() if not name.startswith("ANTIPHON_")}
+    environ = (
+        others
+        | settings
+        | {
+            "ANTIPHON_DATABASE_URL": dsn,
+            "ANTIPHON_HOME": str(server.home),
+            "ANTIPHON_BIND": f"127.0.0.1:{port}",
+            "ANTIPHON_SECRET_KEY": SECRET,
+        }
+    )
     log = server.home / f"{Path(arguments[-1]).stem}.log"
     with log.open("ab") as output:
         process = subprocess.Popen([sys.executable, *arguments], env=environ, stderr=output)

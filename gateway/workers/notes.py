@@ -1,5 +1,8 @@
 """What a worker writes down of an attempt while it is under way."""
 
+import asyncio
+from typing import Final
+
 import asyncpg
 import msgspec
 import structlog
@@ -11,6 +14,9 @@ from gateway.jobs.job import JobErrorCode
 from gateway.jobs.queue import Claim
 from gateway.workers.performance import AttemptFailed
 
+NOTES_AT_ONCE: Final = 2
+"""Of the pool's connections: thousands of jobs that begin together must not keep a heartbeat waiting."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -20,10 +26,11 @@ class AttemptNotes:
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, resumable: bool) -> None:
         self._pool = pool
         self._resumable = resumable
+        self._turns = asyncio.Semaphore(NOTES_AT_ONCE)
 
     async def sent(self, claim: Claim, remote: RemoteTask) -> bool:
         """Durably, before anything is sent; False if the job is not ours any more."""
-        async with self._pool.acquire() as conn:
+        async with self._turns, self._pool.acquire() as conn:
             return await queue.note_sent(conn, claim, remote.ref, _json(remote))
 
     async def accepted(self, claim: Claim, remote: RemoteTask) -> None:
@@ -32,7 +39,7 @@ class AttemptNotes:
         If it is lost because the database is away, the next worker looks for what was sent.
         """
         try:
-            async with self._pool.acquire() as conn:
+            async with self._turns, self._pool.acquire() as conn:
                 await queue.note_accepted(conn, claim, remote.ref, _json(remote) if self._resumable else None)
         except asyncpg.UniqueViolationError:
             log.error("job.task_of_another", job=claim.job_id.hex, backend=remote.backend)  # noqa: TRY400

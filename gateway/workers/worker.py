@@ -41,6 +41,8 @@ from gateway.workers.ways import way_after, way_around
 POLL_SECONDS: Final = 1.0
 """A lost wake-up call costs this much, not a job."""
 DRAIN_SECONDS: Final = 20.0
+CLAIMS_AT_ONCE: Final = 256
+"""So that one statement never holds thousands of rows."""
 BEATS_AT_ONCE: Final = 1000
 """Leases that are extended each second."""
 _TOOK_NOTHING: Final = "the provider took nothing"
@@ -145,7 +147,7 @@ class Worker:
     async def _claim_forever(self) -> None:
         while True:
             self._wake.clear()
-            free = self._capacity - len(self._active)
+            free = min(self._capacity - len(self._active), CLAIMS_AT_ONCE)
             resting = asyncio.get_running_loop().time() < self._resting_until
             claims = await self._claim(free) if free > 0 and not resting else []
             for claim in claims:
