@@ -108,6 +108,7 @@ async def attempts_of(machine: Machine) -> set[int]:
         await conn.close()
 
 
+@pytest.mark.slow
 async def test_a_stop_answers_fifty_open_requests_and_finishes_three_songs(machine: Machine) -> None:
     machine.start()
     customers = await open_accounts(machine)

@@ -107,14 +107,16 @@ async def heard(customer: Customer, track: dict[str, Any]) -> NDArray[np.float32
     return np.asarray(samples, np.float32)
 
 
-WORKFLOWS: list[tuple[str, str, float, dict[str, Any]]] = [
+WORKFLOWS: list[Any] = [
     ("text2music", TURBO, 10.03, {"audio_duration": 10.03, "bpm": 96, "key_scale": "Am"}),
     ("text2music", BASE, 10.0, {"audio_duration": 10, "guidance_scale": 5, "negative_prompt": "noise"}),
     ("cover", TURBO, 12.0, {"cover_strength": 0.5}),
     ("repaint", TURBO, 12.0, {"repainting_start": 4, "repainting_end": 7}),
-    ("repaint", TURBO, 15.0, {"repainting_start": 11, "repainting_end": 15}),
+    pytest.param(
+        *("repaint", TURBO, 15.0, {"repainting_start": 11, "repainting_end": 15}), marks=pytest.mark.slow
+    ),
     ("extract", BASE, 12.0, {"track_name": "vocals"}),
-    ("lego", BASE, 12.0, {"track_name": "drums"}),
+    pytest.param(*("lego", BASE, 12.0, {"track_name": "drums"}), marks=pytest.mark.slow),
     ("complete", BASE, 12.0, {"track_classes": ["bass", "strings"]}),
 ]
 
