@@ -86,8 +86,9 @@ class HostileProxy:
             client.sendall(answer)
         elif fate is Fate.PASSES:
             head, blank, body = answer.partition(b"\r\n\r\n")
+            after_answer, status = self.after_answer, self.statuses[-1]
             client.sendall(head + b"\r\nconnection: close" + blank + body)
-            self.after_answer(self.statuses[-1])
+            after_answer(status)  # of this answer: who has got it may have begun the next act
 
     def _forward(self, request: bytes, fate: Fate) -> bytes:
         with socket.create_connection(("127.0.0.1", self.upstream_port), PATIENCE_SECONDS) as upstream:

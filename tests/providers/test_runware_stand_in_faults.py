@@ -35,6 +35,8 @@ from tests.providers.runware.account import Json
 from tests.providers.runware_requests import Client, ask, client_of, line_to, song, utility
 from tests.providers.serving import served
 
+pytestmark = pytest.mark.slow  # the adapters meet the same faults in every run
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = ["audioInference", "getResponse", "mediaStorage", "accountManagement"]
 

@@ -36,6 +36,8 @@ from tests.providers.wavespeed import (
 )
 from tests.providers.wavespeed_clients import ONE, called, client, plain, run, short
 
+pytestmark = pytest.mark.slow  # the adapters meet the same faults in every run
+
 ROOT = Path(__file__).resolve().parents[2]
 METADATA = "http://169.254.169.254/latest/meta-data/"
 
